@@ -706,10 +706,10 @@ def test_describe_names_parameters():
 
 def test_own_kinds_are_registered_like_the_stock_ones(monkeypatch):
     # A fresh registry behind the same functions, so that nothing stays behind.
-    from infoplace import distributions
+    from infoplace.distributions import likelihoods, priors
 
-    monkeypatch.setattr(distributions, "_likelihoods", copy.deepcopy(distributions._likelihoods))
-    monkeypatch.setattr(distributions, "_priors", copy.deepcopy(distributions._priors))
+    monkeypatch.setattr(likelihoods, "_likelihoods", copy.deepcopy(likelihoods._likelihoods))
+    monkeypatch.setattr(priors, "_priors", copy.deepcopy(priors._priors))
 
     @register_likelihood("unit_normal")
     class UnitNormal(Likelihood):

@@ -1,0 +1,31 @@
+"""Likelihoods and priors, and the distributions behind them.
+
+:class:`DiscretizedLogistic` and :class:`DiscretizedLogisticMixture` are ordinary Pyro distributions over grey values. A
+:class:`Likelihood` turns a decoder's raw output into a distribution over the data; a :class:`Prior` builds the module that
+gives a block's prior. Both have names, which :func:`make_likelihood` and :func:`make_prior` look up.
+"""
+
+from infoplace.distributions.grey import DiscretizedLogistic, DiscretizedLogisticMixture
+from infoplace.distributions.likelihoods import (
+    Likelihood,
+    describe_likelihood,
+    list_likelihoods,
+    make_likelihood,
+    register_likelihood,
+)
+from infoplace.distributions.priors import Prior, describe_prior, list_priors, make_prior, register_prior
+
+__all__ = [
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Likelihood",
+    "Prior",
+    "describe_likelihood",
+    "describe_prior",
+    "list_likelihoods",
+    "list_priors",
+    "make_likelihood",
+    "make_prior",
+    "register_likelihood",
+    "register_prior",
+]
