@@ -1,16 +1,32 @@
-"""Writing files so that nothing is ever half-written: the whole file appears under its name, or the old one stays."""
+"""Reading and writing files.
+
+What is written appears whole under its name, or the old file stays; what is read names nothing twice.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from infoplace.errors import InfoplaceError, RunFolderError
+import yaml
+from torch import Tensor
 
-__all__ = ["make_folder", "replacing"]
+from infoplace.errors import DeclarationError, InfoplaceError, RunFolderError
+
+__all__ = [
+    "make_folder",
+    "once_each",
+    "read_tensors",
+    "read_text",
+    "read_yaml",
+    "replacing",
+    "write_tensors",
+]
 
 
 @contextmanager
@@ -35,23 +51,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except InfoplaceError:
         raise
-    except Exception as error:
-        reason = _system_reason(error)
-        if reason is None:
-            raise
-        raise RunFolderError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         with suppress(OSError):  # where the folder itself is in the way, there is nothing to remove
             temporary.unlink()
-
-
-def _system_reason(error: Exception) -> str | None:
-    """What the system said against a write, or None for an error of another kind."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    # safetensors writes in Rust: its own exception holds the system's words as text only.
-    found = re.search(r"([^:]+) \(os error \d+\)", str(error))
-    return found[1].strip() if found else None
 
 
 def make_folder(path: str | Path) -> Path:
@@ -68,3 +74,93 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         raise RunFolderError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     return folder
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of entries whose names must differ; parsers of JSON and YAML would silently take the last of two.
+
+    Raises:
+        DeclarationError: a name that is there twice.
+
+    >>> once_each([("z_g", 1), ("z_l", 2)])
+    {'z_g': 1, 'z_l': 2}
+    """
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise DeclarationError(f"{key!r} is written {count} times in one place; rename or remove all but one")
+    return dict(pairs)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers, and names that differ: PyYAML's own takes 1e-3 for text, and the last of two entries."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        once_each([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The plain values in YAML text.
+
+    Raises:
+        DeclarationError: a key that is written twice in one place.
+        yaml.YAMLError: text that is not YAML.
+
+    >>> read_yaml("z: {dim: 2, beta: 1e-3}")
+    {'z': {'dim': 2, 'beta': 0.001}}
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A file's text.
+
+    Args:
+        path: the file.
+        what: what it should hold, for the error.
+
+    Raises:
+        RunFolderError: it cannot be read, or is not UTF-8 text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"cannot read the {what} {path}: it is not UTF-8 text") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], description: str = "") -> None:
+    """Write tensors as one safetensors file, with a text in its header.
+
+    Raises:
+        RunFolderError: it cannot be written; a file that was there is as it was.
+    """
+    from safetensors.torch import save
+
+    # safetensors' own writer makes files that only their owner can read.
+    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(held, {"infoplace": description}))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors file, on the CPU, and the text in its header.
+
+    Raises:
+        RunFolderError: it cannot be read, or was cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return tensors, (file.metadata() or {}).get("infoplace", "")
+    except (SafetensorError, OSError) as error:
+        raise RunFolderError(f"{path} is not a whole file of tensors ({error})") from error

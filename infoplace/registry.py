@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, ClassVar, Generic, TypeVar, cast, dataclass_transform, overload
+from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform, overload
 
 from infoplace.errors import DeclarationError, PluginError, UnknownNameError, did_you_mean, join_names
 
@@ -269,8 +269,7 @@ class Registry(Generic[Implementation]):
         if alias is not None:
             if alias in self._implementations:
                 raise DeclarationError(
-                    f"the alias {alias!r} is the name of a {self.kind} already, from {self._owners[alias]}; "
-                    "choose another name"
+                    f"the alias {alias!r} is a {self.kind} already, from {self._owners[alias]}; choose another name"
                 )
             known = self._presets.get(alias)
             if known is not None and known.name != canonical and not overwrite:
@@ -412,7 +411,7 @@ class Registry(Generic[Implementation]):
                 f"the {self.kind} {name!r} of {source} is {implementation!r}, not a class derived from "
                 f"infoplace.{self.base.__name__}"
             )
-        self._implementations[name] = cast("type[Implementation]", implementation)
+        self._implementations[name] = implementation
         self._owners[name] = source
         implementation.spec_name = name
         return self._implementations[name]

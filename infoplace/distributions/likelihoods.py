@@ -118,6 +118,22 @@ class Likelihood(Configurable):
         """
         return x
 
+    def check_type(self, x: Tensor, name: str) -> None:
+        """Check the type of ``x``, without reading its values.
+
+        Args:
+            x: `[*, *data_shape]`.
+            name: what to call ``x`` in the message.
+
+        Raises:
+            DataError: not a tensor, or the wrong dtype.
+        """
+        if not isinstance(x, Tensor):
+            raise DataError(f"{name}: expected a torch.Tensor; got a {type(x).__name__}; use torch.as_tensor(x)")
+        if not x.is_floating_point():
+            advice = self._type_advice
+            raise DataError(f"{name}: {self._name} scores floating-point values; got {x.dtype}; {advice}")
+
     def check(self, x: Tensor, name: str) -> None:
         """Check that the likelihood can score ``x``. On a GPU, this waits for it.
 
@@ -128,7 +144,7 @@ class Likelihood(Configurable):
         Raises:
             DataError: not a tensor, the wrong dtype, NaN or infinite values, or values outside the support.
         """
-        self._check_floats(x, name)
+        self.check_type(x, name)
         self._check_finite(x, name)
 
     def encode(self, x: Tensor, data_shape: tuple[int, ...]) -> Tensor:
@@ -146,14 +162,9 @@ class Likelihood(Configurable):
     def _name(self) -> str:
         return self.spec_name or type(self).__name__
 
-    def _check_floats(self, x: Any, name: str, advice: str = "use x.float()") -> None:
-        self._check_tensor(x, name)
-        if not x.is_floating_point():
-            raise DataError(f"{name}: {self._name} scores floating-point values; got {x.dtype}; {advice}")
-
-    def _check_tensor(self, x: Any, name: str) -> None:
-        if not isinstance(x, Tensor):
-            raise DataError(f"{name}: expected a torch.Tensor; got a {type(x).__name__}; use torch.as_tensor(x)")
+    @property
+    def _type_advice(self) -> str:
+        return "use x.float()"
 
     def _check_finite(self, x: Tensor, name: str) -> None:
         finite = x.isfinite()
@@ -277,11 +288,11 @@ class _GreyLikelihood(Likelihood):
         return bounded_exp(raw, least=math.exp(-2) / (self.bins - 1), most=100.0, start=0.15)
 
     def round(self, x: Tensor) -> Tensor:
-        self._check_floats(x, "x", self._advice)
+        self.check_type(x, "x")
         return to_grid(wide(x), self.bins).to(x.dtype)
 
     def check(self, x: Tensor, name: str) -> None:
-        self._check_floats(x, name, self._advice)
+        self.check_type(x, name)
         grid = Grid(self.bins)
         if grid.slack(x.dtype) >= 0.5:
             raise DataError(
@@ -308,7 +319,7 @@ class _GreyLikelihood(Likelihood):
         )
 
     @property
-    def _advice(self) -> str:
+    def _type_advice(self) -> str:
         return f"for pixels in 0..{self.bins - 1} use x.float() / {self.bins - 1}"
 
 
@@ -453,11 +464,11 @@ class BernoulliLikelihood(Likelihood):
         return Bernoulli(logits=raw.squeeze(dim))
 
     def round(self, x: Tensor) -> Tensor:
-        self._check_floats(x, "x")
+        self.check_type(x, "x")
         return (x >= 0.5).to(x.dtype)
 
     def check(self, x: Tensor, name: str) -> None:
-        self._check_floats(x, name)
+        self.check_type(x, name)
         if ((x == 0) | (x == 1)).all():
             return
         self._check_finite(x, name)
@@ -498,10 +509,14 @@ class CategoricalLikelihood(Likelihood):
     def point(self, distribution: TorchDistributionMixin) -> Tensor:
         return distribution.mode
 
-    def check(self, x: Tensor, name: str) -> None:
-        self._check_tensor(x, name)
+    def check_type(self, x: Tensor, name: str) -> None:
+        if not isinstance(x, Tensor):
+            raise DataError(f"{name}: expected a torch.Tensor; got a {type(x).__name__}; use torch.as_tensor(x)")
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise DataError(f"{name}: categorical scores integer classes; got {x.dtype}; use x.long()")
+
+    def check(self, x: Tensor, name: str) -> None:
+        self.check_type(x, name)
         if x.numel() == 0:
             return
         low, high = int(x.min()), int(x.max())
