@@ -2,6 +2,7 @@
 
 Every message says what is wrong, where, what came, what was expected and what to type instead. All of them derive from
 :class:`InfoplaceError`, so ``except InfoplaceError`` catches whatever the library says of a user's input, and nothing else.
+They are no ``ValueError``, because Pyro's handlers would append a page of shapes to the sentence of one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class InfoplaceError(Exception):
     """What infoplace says of a user's input. Nothing was changed and nothing was half-written when it is raised."""
 
 
-class DeclarationError(InfoplaceError, ValueError):
+class DeclarationError(InfoplaceError):
     """A declaration (a partition, a spec, a parameter, a recipe) that cannot mean anything; raised when it is built."""
 
 
@@ -35,7 +36,7 @@ class UnknownNameError(DeclarationError, LookupError):
     """A name that nothing is registered under; the message lists what exists and what was probably meant."""
 
 
-class DataError(InfoplaceError, ValueError):
+class DataError(InfoplaceError):
     """A tensor, batch or data file of the wrong shape, type, range or device; raised before anything is computed on it."""
 
 

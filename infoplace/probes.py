@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infoplace.errors import DataError, DeclarationError, RunFolderError
+from infoplace.errors import DataError, DeclarationError, InfoplaceError, RunFolderError
 from infoplace.files import make_folder, read_tensors, replacing, write_tensors
 
 __all__ = [
@@ -383,7 +383,7 @@ def load_predictor(folder: str | os.PathLike[str], device: str | torch.device = 
         kind = kinds[options.pop("kind")]
         predictor = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
         predictor.load_state_dict(read_tensors(folder / "weights.safetensors")[0])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
+    except (InfoplaceError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
         cause = " ".join(str(error).split())
         raise RunFolderError(f"the predictor in {folder} cannot be read ({cause}); train and save it again") from error
     return predictor.to(device).eval()

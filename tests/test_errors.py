@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from pyro import poutine
 
 from infoplace import errors
 from infoplace.errors import InfoplaceError, check_keys, did_you_mean, join_names
@@ -15,9 +16,7 @@ CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and 
 @pytest.mark.parametrize(
     ("name", "builtin"),
     [
-        ("DeclarationError", ValueError),
         ("UnknownNameError", LookupError),
-        ("DataError", ValueError),
         ("RunFolderError", OSError),
         ("TrainingError", ArithmeticError),
         ("PluginError", ImportError),
@@ -25,6 +24,18 @@ CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and 
 )
 def test_each_error_is_also_the_builtin_that_people_catch(name: str, builtin: type[Exception]) -> None:
     assert issubclass(getattr(errors, name), builtin)
+
+
+def test_pyro_leaves_their_sentence_alone() -> None:
+    """Pyro's trace appends its shapes to a ValueError or a RuntimeError that comes from a model."""
+
+    def model() -> None:
+        raise errors.DataError("x has the wrong shape")
+
+    with pytest.raises(errors.DataError) as caught:
+        poutine.trace(model).get_trace()
+    assert str(caught.value) == "x has the wrong shape"
+    assert not any(issubclass(error, (ValueError, RuntimeError)) for error in CLASSES)
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=[error.__name__ for error in CLASSES])
