@@ -1,0 +1,210 @@
+"""A training run as a file: the partition, the networks, the objective, the data and the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from infoplace.errors import DeclarationError, check_keys, did_you_mean, join_names
+from infoplace.files import read_text, read_yaml
+from infoplace.objectives import Objective, make_objective
+from infoplace.pair import Pair, make_pair, seeded
+from infoplace.partition import Partition
+
+__all__ = ["Recipe", "Settings", "load_recipe", "shipped_recipes"]
+
+SCHEDULES = ("one_cycle", "cosine", "constant")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How long and how a pair is trained.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: samples a step, of each process.
+        learning_rate: AdamW's peak learning rate.
+        schedule: ``"one_cycle"`` (up over the first tenth, down to nothing by a cosine), ``"cosine"`` (down only) or
+            ``"constant"``.
+        betas: AdamW's decay rates of the first and second moment.
+        weight_decay: AdamW's.
+        clip: the largest norm of the gradient of the loss per sample; None does not clip.
+        precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"`` or ``"64-true"``.
+        channels_last: keep images and kernels in memory by pixel, which convolutions on accelerators prefer.
+        seed: of the networks' start, the order of the data, the transforms and the samples.
+        log_every: steps between two rows of the log.
+        checkpoint_every: steps between two checkpoints.
+
+    Raises:
+        DeclarationError: a value that cannot be.
+
+    >>> Settings(steps=100).schedule
+    'one_cycle'
+    """
+
+    steps: int = 10_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    schedule: str = "one_cycle"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip: float | None = None
+    precision: str = "32-true"
+    channels_last: bool = False
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "log_every", "checkpoint_every"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise DeclarationError(f"{key} must be a whole number of at least 1; got {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise DeclarationError(f"seed must be a whole number from 0 to 2**32 - 1; got {self.seed!r}")
+        _set_float(self, "learning_rate", above=0.0)
+        _set_float(self, "weight_decay", least=0.0)
+        if self.clip is not None:
+            _set_float(self, "clip", above=0.0)
+        for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            value = getattr(self, key)
+            if value not in known:
+                raise DeclarationError(
+                    f"{key} must be one of {join_names(known)}; got {value!r}.{did_you_mean(value, known)}"
+                )
+        betas = self.betas
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(_is_rate(beta) for beta in betas):
+            raise DeclarationError(f"betas must be two numbers in [0, 1), as [0.9, 0.95]; got {betas!r}")
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in betas))
+        if not isinstance(self.channels_last, bool):
+            raise DeclarationError(f"channels_last must be true or false; got {self.channels_last!r}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0.
+
+        >>> Settings(steps=100, learning_rate=1.0).learning_rate_at(10)
+        1.0
+        """
+        progress = step / max(self.steps, 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        rise = 0.1 if self.schedule == "one_cycle" else 0.0
+        if progress < rise:
+            return self.learning_rate * (0.04 + 0.96 * progress / rise)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _set_float(settings: Settings, key: str, above: float | None = None, least: float | None = None) -> None:
+    value = getattr(settings, key)
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not numeric or (above is not None and value <= above) or (least is not None and value < least):
+        bound = f"above {above:g}" if above is not None else f"of at least {least:g}"
+        raise DeclarationError(f"{key} must be a number {bound}; got {getattr(settings, key)!r}")
+    object.__setattr__(settings, key, float(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A whole training run as a file: the partition, the networks, the objective, the data and the settings.
+
+    >>> recipe = Recipe.from_dict({
+    ...     "partition": {"blocks": {"z": {"dim": 2}}, "observations": {"x": {}}},
+    ...     "objective": {"beta_elbo": {"beta": 4.0}},
+    ...     "training": {"steps": 100},
+    ... })
+    >>> recipe.settings.steps, recipe.objective.beta
+    (100, 4.0)
+    """
+
+    partition: Partition
+    networks: Any = "small"
+    objective: Objective = dataclasses.field(default_factory=lambda: make_objective("elbo"))
+    data: str | None = None
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+    @classmethod
+    def from_dict(cls, spec: Mapping[str, Any]) -> Recipe:
+        """The recipe that plain values mean.
+
+        Raises:
+            DeclarationError: an unknown key, or anything that the parts refuse.
+        """
+        known = ("partition", "networks", "objective", "data", "training")
+        if not isinstance(spec, Mapping):
+            raise DeclarationError(f"a recipe is written as {{partition: ..., training: ...}}; got {spec!r}")
+        check_keys(spec, known, "a recipe")
+        if "partition" not in spec:
+            raise DeclarationError("a recipe needs a partition: {blocks: ..., observations: ...}")
+        data = spec.get("data")
+        if data is not None and not isinstance(data, str):
+            raise DeclarationError(f"a recipe's data is a name or a path, as street_numbers/easy; got {data!r}")
+        return cls(
+            partition=Partition.from_dict(spec["partition"]),
+            networks=spec.get("networks", "small"),
+            objective=make_objective(spec.get("objective", "elbo")),
+            data=data,
+            settings=settings_from(spec.get("training") or {}),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values, every default resolved."""
+        settings = dataclasses.asdict(self.settings)
+        return {
+            "partition": self.partition.to_dict(),
+            "networks": self.networks,
+            "objective": self.objective.to_spec(),
+            "data": self.data,
+            "training": {**settings, "betas": list(settings["betas"])},
+        }
+
+    def make_pair(self, data_shape: Any) -> Pair:
+        """The pair, its start drawn from the recipe's seed without touching torch's global state."""
+        with seeded(self.settings.seed, torch.device("cpu")):
+            return make_pair(self.partition, data_shape, self.networks)
+
+
+def settings_from(spec: Any) -> Settings:
+    """Settings from a recipe's ``training`` section. Raises DeclarationError for an unknown key or a bad value."""
+    if not isinstance(spec, Mapping):
+        raise DeclarationError(f"a recipe's training is written as {{steps: ..., batch_size: ...}}; got {spec!r}")
+    check_keys(spec, [field.name for field in dataclasses.fields(Settings)], "a recipe's training")
+    return Settings(**spec)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        RunFolderError: the file cannot be read.
+        DeclarationError: it is not YAML, or not a recipe; the file is named.
+    """
+    text = read_text(path, "recipe")
+    try:
+        return Recipe.from_dict(read_yaml(text))
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{path} is not YAML: {error}") from error
+    except DeclarationError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with infoplace: name to file.
+
+    >>> "demo" in shipped_recipes()
+    True
+    """
+    # A wheel holds them beside the modules; a checkout keeps them at its top.
+    here = Path(__file__).parent
+    folder = next(f for f in (here / "recipes", here.parent / "recipes") if f.is_dir())
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
