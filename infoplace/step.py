@@ -1,0 +1,153 @@
+"""A pair and an objective as one traced and compiled loss.
+
+``torch.compile`` of a Pyro loss breaks into many graphs at Pyro's handlers and ends up slower than eager. Tracing the whole
+loss once with ``make_fx`` looks straight through the handlers; what is left is one graph of plain tensor operations, which
+compiles as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from infoplace.errors import DataError, DeclarationError
+from infoplace.objectives import Objective
+from infoplace.pair import Pair
+
+__all__ = ["CompiledLoss", "compile"]
+
+_Layout = tuple[tuple[str, torch.Size, torch.dtype, torch.device], ...]
+
+
+class _Loss(nn.Module):
+    """The loss and its terms, as a module whose parameters can be swapped while it is traced."""
+
+    def __init__(self, pair: Pair, objective: Objective) -> None:
+        super().__init__()
+        self.pair = pair
+        self.own = objective.module
+        self.objective = objective
+
+    def forward(self, observations: Mapping[str, Tensor], levels: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.objective.at(levels):
+            return self.objective.evaluate(self.pair.model, self.pair.guide, observations)
+
+
+class CompiledLoss(nn.Module):
+    """The loss of a pair under an objective, traced and compiled. Made by :func:`compile`.
+
+    Called with observations it returns the loss, as the module ``objective(pair.model, pair.guide)`` does: a scalar in
+    nats, summed over the batch, differentiable. In training mode with gradients enabled it takes a step of the objective's
+    schedule. Its parameters are the pair's and the objective's own.
+
+    A graph is traced for each shape of the observations, and for training and evaluation mode; batches of one size (a
+    loader with ``drop_last=True``) need one.
+    """
+
+    def __init__(self, pair: Pair, objective: Objective, backend: str | Callable[..., Any]) -> None:
+        super().__init__()
+        self.loss = _Loss(pair, objective)
+        self.backend = backend
+        self._graphs: dict[tuple[_Layout, bool], Callable[..., Any]] = {}
+
+    @property
+    def objective(self) -> Objective:
+        """The objective."""
+        return self.loss.objective
+
+    def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """The differentiable loss, a scalar. See :meth:`evaluate`."""
+        return self.evaluate(observations)[0]
+
+    def evaluate(self, observations: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The differentiable loss and its detached terms.
+
+        Args:
+            observations: what ``partition.observe(batch)`` returned, on the pair's device.
+
+        Raises:
+            DataError: observations that do not fit the pair.
+        """
+        device = self.loss.pair.device
+        levels = [torch.as_tensor(level, device=device) for level in self.objective.levels]
+        parameters, buffers = dict(self.loss.named_parameters()), dict(self.loss.named_buffers())
+        graph = self._graph(parameters, buffers, dict(observations), levels)
+        loss, terms = graph(parameters, buffers, dict(observations), levels)
+        if self.training and torch.is_grad_enabled():
+            self.objective.advance()
+        return loss, terms
+
+    def _graph(self, *inputs: Any) -> Callable[..., Any]:
+        # Importing the tracer takes about as long as the rest of the package.
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        observations = inputs[2]
+        layout = tuple((name, value.shape, value.dtype, value.device) for name, value in observations.items())
+        key = (layout, self.training)
+        if key not in self._graphs:
+            device = self.loss.pair.device
+            # The trace draws, and Pyro's store would keep its swapped parameters; validation would read values.
+            with (
+                torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+                pyro.get_param_store().scope(),
+                pyro.validation_enabled(False),
+            ):
+                traced = make_fx(lambda *values: self._call(*values))(*inputs)
+            self._graphs[key] = torch.compile(traced, backend=self.backend, fullgraph=True)
+        return self._graphs[key]
+
+    def _call(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        observations: dict[str, Tensor],
+        levels: list[Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return functional_call(self.loss, {**parameters, **buffers}, (observations, levels))
+
+
+def compile(
+    pair: Pair,
+    objective: Objective,
+    observations: Mapping[str, Tensor] | None = None,
+    *,
+    backend: str | Callable[..., Any] = "inductor",
+) -> CompiledLoss:
+    """Trace and compile the loss of a pair under an objective.
+
+    Args:
+        pair: the pair, on the device it will train on.
+        objective: the objective.
+        observations: what ``partition.observe(batch)`` returned for a batch of the size to train with; given, the loss is
+            traced and compiled now, otherwise on the first call.
+        backend: ``torch.compile``'s. The default needs a C++ compiler on a CPU, and Triton on a GPU.
+
+    Returns:
+        A module to call with observations.
+
+    Raises:
+        DeclarationError: not a pair and an objective.
+        DataError: observations that do not fit the pair.
+
+    >>> from infoplace import Block, Observation, Partition, make_objective, make_pair
+    >>> pair = make_pair(Partition({"z": Block(2)}, {"x": Observation()}), (1, 8, 8))
+    >>> loss = compile(pair, make_objective("elbo"), backend="eager")
+    >>> loss(pair.partition.observe(torch.zeros(4, 1, 8, 8))).backward()
+    """
+    if not isinstance(pair, Pair) or not isinstance(objective, Objective):
+        raise DeclarationError(
+            "compile takes a pair and an objective, as compile(pair, ip.make_objective('elbo')); got "
+            f"{type(pair).__name__} and {type(objective).__name__}"
+        )
+    loss = CompiledLoss(pair, objective, backend)
+    if observations is not None:
+        if not isinstance(observations, Mapping):
+            raise DataError(f"compile takes what partition.observe(batch) returns; got {type(observations).__name__}")
+        with torch.no_grad():
+            loss.evaluate(observations)
+    return loss
