@@ -1,0 +1,5 @@
+"""``python -m infoplace``."""
+
+from infoplace.cli import main
+
+main()
