@@ -1,0 +1,45 @@
+"""`import infoplace` against `import pyro`, each in a fresh interpreter, in turn.
+
+Run it alone (`python benchmarks/import_time.py`), or all speed claims with `python benchmarks/core_speed.py`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+ROUNDS = 15
+
+
+def seconds(module: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    return time.perf_counter() - start
+
+
+def measure() -> list[dict[str, Any]]:
+    """The claim `import_time_ratio`."""
+    for module in ("infoplace", "pyro"):
+        seconds(module)
+    times = [(seconds("infoplace"), seconds("pyro")) for _ in range(ROUNDS)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    ratio = medians[0] / medians[1]
+    print(f"import: infoplace {medians[0]:.2f} s, pyro {medians[1]:.2f} s, ratio {ratio:.3f}")
+    return [
+        {
+            "name": "import_time_ratio",
+            "value": round(ratio, 3),
+            "spread": round(statistics.stdev(a / b for a, b in times), 3),
+            "runs": ROUNDS,
+            "unit": "times pyro's",
+            "goal": "<=1.15",
+            "context": {"infoplace_s": round(medians[0], 2), "pyro_s": round(medians[1], 2)},
+        }
+    ]
+
+
+if __name__ == "__main__":
+    measure()
