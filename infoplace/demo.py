@@ -15,7 +15,7 @@ from infoplace.files import replacing
 from infoplace.metrics import SwapTable, swap
 from infoplace.pair import Pair
 from infoplace.probes import Predictor, train_classifier, train_regressor
-from infoplace.recipe import load_recipe, shipped_recipes
+from infoplace.recipe import Recipe, load_recipe, shipped_recipes
 from infoplace.training import train
 
 __all__ = ["Demo", "measure", "run_demo", "street_number_predictors"]
@@ -26,6 +26,7 @@ class Demo:
     """What the demo made and measured."""
 
     pair: Pair
+    steps: int
     train_seconds: float
     table: SwapTable
     pictures: tuple[Path, ...]
@@ -39,7 +40,7 @@ def street_number_predictors(data: Any, device: str | torch.device = "cpu") -> d
         device: where to train them.
     """
     return {
-        "digit": train_classifier(data.images, data.factors["digit"], classes=10, device=device),
+        "digit": train_classifier(data.images, data.factors["digit"], classes=10, steps=150, device=device),
         "ground": train_regressor(data.images, data.factors["ground"], device=device),
     }
 
@@ -81,7 +82,9 @@ def measure(
     )
 
 
-def run_demo(out: str | Path, *, device: str = "auto", seed: int = 0, size: int = 10_000) -> Demo:
+def run_demo(
+    out: str | Path, *, device: str = "auto", seed: int = 0, size: int = 10_000, recipe: Recipe | None = None
+) -> Demo:
     """Train ``recipes/demo.yaml`` into a folder, draw its pictures, and print what was kept and what crossed.
 
     Args:
@@ -89,11 +92,12 @@ def run_demo(out: str | Path, *, device: str = "auto", seed: int = 0, size: int 
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         seed: seeds the training.
         size: test images to measure on.
+        recipe: another recipe of blocks ``z_g`` and ``z_l`` on street numbers.
 
     Raises:
         RunFolderError: the folder holds a run already.
     """
-    recipe = load_recipe(shipped_recipes()["demo"])
+    recipe = recipe or load_recipe(shipped_recipes()["demo"])
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
     print(f"rendering street numbers ({recipe.data})")
     training, test = load(str(recipe.data), "train"), load(str(recipe.data), "test", size=size)
@@ -122,4 +126,4 @@ def run_demo(out: str | Path, *, device: str = "auto", seed: int = 0, size: int 
     print()
     for picture in pictures:
         print(picture)
-    return Demo(pair, seconds, table, tuple(pictures))
+    return Demo(pair, recipe.settings.steps, seconds, table, tuple(pictures))

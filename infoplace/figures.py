@@ -65,10 +65,10 @@ def draw_figures(pair: Pair, data: Any, out: str | Path, seed: int = 0, log: str
     """
     if len(data) < 10:
         raise DataError(f"the pictures show ten images, and {data.name} {data.split} holds {len(data)}")
+    shown = image_observation(pair)
     folder = make_folder(out)
     pair.eval()
     generator = torch.Generator().manual_seed(seed)
-    shown = image_observation(pair)
     decode = decoder_of(pair, shown)
     source = pair.partition.observations[shown].source
     factors = {name: data.factors[name][:10] for name in pair.partition.sources if name in data.factors}

@@ -1,0 +1,54 @@
+"""The demo from rendering to the printed table, with a training of a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+import infoplace as ip
+from infoplace import demo
+from infoplace.data import load
+from infoplace.probes import train_classifier, train_regressor
+from infoplace.recipe import shipped_recipes
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The demo's recipe and predictors, cut to a few steps; what they then score is not tested."""
+
+    def few_steps(data, device="cpu"):
+        return {
+            "digit": train_classifier(data.images[:500], data.factors["digit"][:500], classes=10, steps=2),
+            "ground": train_regressor(data.images[:500], data.factors["ground"][:500], steps=2),
+        }
+
+    monkeypatch.setattr(demo, "street_number_predictors", few_steps)
+    recipe = ip.load_recipe(shipped_recipes()["demo"])
+    return dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, steps=3, batch_size=8))
+
+
+def test_everything_is_made_and_printed(quick, tmp_path, capsys):
+    made = demo.run_demo(tmp_path / "demo", device="cpu", size=50, recipe=quick)
+    printed = capsys.readouterr().out
+    assert "digit, which belongs in z_g:   kept" in printed
+    assert "colour, which belongs in z_l:  kept" in printed
+    assert {path.name for path in made.pictures} == {"figure1b.png", "figure2.png", "mixtures.png", "loss.png"}
+    for path in made.pictures:
+        assert path.is_file()
+        assert str(path) in printed
+    rows = json.loads((tmp_path / "demo" / "swap.json").read_text())
+    assert {(row["changed"], row["factor"]) for row in rows} >= {(None, "digit"), ("z_l", "digit"), ("z_g", "ground")}
+    assert ip.load_pair(tmp_path / "demo").partition == quick.partition
+    with pytest.raises(ip.RunFolderError, match="holds a run already"):
+        demo.run_demo(tmp_path / "demo", device="cpu", size=50, recipe=quick)
+
+
+def test_measuring_follows_its_seeds(quick):
+    test = load("street_numbers/easy", "test", size=40)
+    predictors = demo.street_number_predictors(load("street_numbers/easy", "train", size=500))
+    pair = quick.make_pair((3, 32, 32))
+    one, two, other = (demo.measure(pair, test, predictors, generator_seed=seed) for seed in (1, 1, 2))
+    assert one.rows() == two.rows()
+    assert one.rows() != other.rows()
