@@ -93,19 +93,17 @@ class _Model(_Named):
         observations, count = check_observations(self.partition, self.shapes, observations, self)
         if count is None and size is None:
             raise DataError("nothing is observed, so say how many to draw: pair.model(None, size=16)")
+        if None not in (count, size) and count != size:
+            raise DataError(f"size={size}, and the observations hold {count} samples; leave size out")
         values: dict[str, Tensor] = {}
-        with pyro.plate(PLATE, count if size is None else size, dim=-1):
+        with pyro.plate(PLATE, size if count is None else count, dim=-1):
             for name, block in self.partition.blocks.items():
                 values[name] = pyro.sample(name, self.priors[name](), infer={"beta": block.beta})
             latents = dict(values)
             for name, observation in self.partition.observations.items():
                 likelihood = self.likelihood(name, latents)
-                value = observations.get(name)
-                if observation.weight == 1.0:
-                    values[name] = pyro.sample(name, likelihood, obs=value)
-                else:
-                    with poutine.scale(scale=observation.weight):
-                        values[name] = pyro.sample(name, likelihood, obs=value)
+                with poutine.scale(scale=observation.weight):
+                    values[name] = pyro.sample(name, likelihood, obs=observations.get(name))
         return values
 
     def likelihood(self, name: str, latents: Mapping[str, Tensor]) -> TorchDistributionMixin:

@@ -463,6 +463,7 @@ OBSERVATIONS = {"x": torch.zeros(2, 3, 16, 16), "x_hat": torch.zeros(2, 3, 16, 1
     [
         (lambda p: p.model(torch.zeros(2, 3, 16, 16)), ip.DataError, r"what partition\.observe\(batch\) returns"),
         (lambda p: p.model(None), ip.DataError, r"pair\.model\(None, size=16\)"),
+        (lambda p: p.model(OBSERVATIONS, size=3), ip.DataError, "size=3, and the observations hold 2 samples"),
         (lambda p: p.guide(None), ip.DataError, "the guide reads observations"),
         (lambda p: p.encode({"x": torch.zeros(2, 3, 16, 16)}), ip.DataError, "block 'z_l' reads 'x_hat'"),
         (
