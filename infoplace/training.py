@@ -200,14 +200,14 @@ def fit(
         )
     if settings.channels_last:
         pair.to(memory_format=torch.channels_last)
+    step_module = _Step(pair, objective).to(fabric.device)
     optimiser = torch.optim.AdamW(
-        pair.parameters(),
+        step_module.parameters(),
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
         fused=fabric.device.type == "cuda",
     )
-    step_module = _Step(pair, objective).to(fabric.device)
     first = 0
     if resume:
         if checkpoint_file is None:
@@ -216,10 +216,9 @@ def fit(
     module, optimiser_ = fabric.setup(step_module, optimiser)
     module.train()
 
-    done = first
+    done, loss = first, torch.zeros(())
     log = _Log(folder if rank == 0 else None, first)
     bar = _Bar(settings.steps, first, progress and rank == 0)
-    was_validating = pyro.infer.util.is_validation_enabled()
     try:
         with seeded(0, fabric.device), bar, pyro.validation_enabled(False):
             for step in range(first, settings.steps):
@@ -246,17 +245,16 @@ def fit(
                     if done != 1 or settings.log_every == 1:
                         log.add(done, row, rate)
                 if checkpoint_file is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-                    if not math.isfinite(float(loss.detach())):
+                    if not loss.isfinite():
                         raise TrainingError(_diverged(done, settings, checkpoint_file))
                     if rank == 0:
                         _save_checkpoint(checkpoint_file, step_module, optimiser, objective, settings, done)
     except KeyboardInterrupt:
-        if checkpoint_file is not None and rank == 0:
+        if checkpoint_file is not None and rank == 0 and loss.isfinite():
             _save_checkpoint(checkpoint_file, step_module, optimiser, objective, settings, done)
         raise
     finally:
         log.close()
-        pyro.enable_validation(was_validating)
     pair.eval()
     return log.rows
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import infoplace as ip
 from infoplace.data import ImageData
+from infoplace.evidence import Term
 from infoplace.training import CHECKPOINT, METRICS
 
 PARTITION = ip.Partition(
@@ -170,6 +171,25 @@ def test_every_setting_does_something(change):
     one, two = new_pair(), new_pair()
     fit(one), fit(two, **change)
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_an_objective_trains_its_own_parameters():
+    class Scaled(ip.Objective):
+        """The bound, and a parameter of its own that wants to be 3."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = torch.nn.Linear(1, 1)
+
+        def weigh(self, evidence):
+            own = Term((self.module.weight - 3).square().sum(), 1000.0)
+            return {**evidence.likelihood_terms(), **evidence.kl_terms(1.0), "own": own}
+
+    objective = ip.register_objective("scaled_in_a_test", Scaled)()
+    before = abs(objective.module.weight.item() - 3)
+    log = ip.fit(new_pair(), images(), objective, SETTINGS, device="cpu", progress=False, learning_rate=0.1)
+    assert abs(objective.module.weight.item() - 3) < before
+    assert "own" in log[-1]
 
 
 def test_channels_last_keeps_the_result():
