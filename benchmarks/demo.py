@@ -31,12 +31,12 @@ if __name__ == "__main__":
     options = parser.parse_args()
     values: dict[str, list[float]] = {name: [] for name in GOALS}
     real: dict[str, float] = {}
-    steps = 0
+    steps, device = 0, "cpu"
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             demo = run_demo(Path(folder) / "run", device=options.device, seed=seed)
         table = demo.table
-        steps = demo.steps
+        steps, device = demo.steps, str(demo.pair.device)
         real = {factor: table.row(factor)["real"] for factor in ("digit", "ground")}
         measured = {
             "demo_train_seconds": demo.train_seconds,
@@ -73,4 +73,4 @@ if __name__ == "__main__":
         "four typefaces and little noise: it shows the method at work in minutes and is no measure of how it does on real "
         "photographs."
     )
-    print(results_file.write("demo", "python benchmarks/demo.py", claims, notes))
+    print(results_file.write("demo", "python benchmarks/demo.py", claims, notes, device=device))

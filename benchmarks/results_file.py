@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
 
 
-def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = "") -> Path:
+def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = "", device: str = "cpu") -> Path:
     """Write one benchmark's claims, with the commit, the date and the machine they were measured on.
 
     Args:
@@ -22,7 +22,10 @@ def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = ""
         command: what a reader types to measure them again.
         claims: dicts with `name`, `value`, `spread`, `runs`, `unit`, `goal` and `context`.
         notes: a paragraph on what the numbers say and what they do not; Markdown.
+        device: where it ran.
     """
+    import torch
+
     from infoplace.training import machine
 
     commit = subprocess.run(
@@ -33,7 +36,7 @@ def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = ""
         "command": command,
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
+        "machine": machine(torch.device(device)),
         "claims": claims,
         "notes": notes,
     }

@@ -14,7 +14,8 @@ import typer
 import yaml
 
 import infoplace as ip
-from infoplace.errors import DeclarationError, InfoplaceError, RunFolderError
+from infoplace.errors import DataError, DeclarationError, InfoplaceError, RunFolderError, join_names
+from infoplace.files import read_yaml
 
 __all__ = ["app", "main"]
 
@@ -52,7 +53,7 @@ def _root(
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for the run, its pictures and its numbers.")] = Path("demo"),
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seeds the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds the training.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Render street numbers, train the paper's experiment 1 on them, and measure what went where."""
     from infoplace.demo import run_demo
@@ -80,16 +81,18 @@ def train(
     """Train a recipe into a run folder."""
     import dataclasses
 
-    from infoplace.data import load
+    from infoplace.pair import resolve_device
     from infoplace.recipe import settings_from
-    from infoplace.training import is_main_process
+    from infoplace.training import check_folder, is_main_process
 
     loaded = ip.load_recipe(_recipe_file(recipe))
     settings = {**dataclasses.asdict(loaded.settings), **_parameters(changes or [], "--set")}
     loaded = dataclasses.replace(loaded, settings=settings_from(settings), data=data or loaded.data)
     if loaded.data is None:
         raise DeclarationError(f"{recipe} names no data; say what to train on: --data street_numbers/easy")
-    images = load(loaded.data, split, download=download)
+    resolve_device(device)
+    check_folder(out, resume)
+    images = _load(loaded.data, split, download=download)
     if is_main_process():
         print(f"{len(images)} images {list(images.shape)} of {images.name}, {images.split}")
     shape = _data_shape(loaded.partition, images)
@@ -107,18 +110,18 @@ def sample(
         str | None, typer.Option(help="Images to show and to mix; left out, what the run was trained on.")
     ] = None,
     split: Annotated[str, typer.Option(help="The split those come from.")] = "test",
-    seed: Annotated[int, typer.Option(help="Seeds the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds the draws.", min=0, max=2**32 - 1)] = 0,
     device: Device = "cpu",
 ) -> None:
     """Draw a run's pictures: reconstructions, one block varied at a time, mixtures of two images, and the loss."""
-    from infoplace.data import load
     from infoplace.figures import draw_figures
 
-    pair = ip.load_pair(run, device="cuda" if device == "cuda" else "cpu")
-    source = data or ip.load_recipe(run / "recipe.yaml").data
+    pair = ip.load_pair(run, device=device)
+    recipe_file = run / "recipe.yaml"
+    source = data or (ip.load_recipe(recipe_file).data if recipe_file.is_file() else None)
     if source is None:
         raise DeclarationError("the run does not say what it was trained on; say which images to show with --data")
-    for path in draw_figures(pair, load(source, split, limit=256), out or run, seed=seed, log=run / "metrics.csv"):
+    for path in draw_figures(pair, _load(source, split, limit=256), out or run, seed=seed, log=run / "metrics.csv"):
         print(path)
 
 
@@ -134,7 +137,11 @@ def transforms(
     from rich.table import Table
 
     table = Table("name", "destroys", "random", "parameters", header_style="bold")
-    for name in ip.list_transforms(destroys):
+    names = ip.list_transforms(destroys)
+    if not names:
+        found = sorted({ip.make_transform(name).destroys for name in ip.list_transforms() if name != "compose"})
+        raise DeclarationError(f"no transform destroys {destroys!r}; those there are destroy {join_names(found)}")
+    for name in names:
         described = ip.describe_transform(name)
         details = described.details
         random = details["random"].partition(",")[0]
@@ -150,21 +157,30 @@ def preview(
     data: Annotated[str, typer.Option(help="A set's name or a path.")] = "street_numbers/easy",
     split: Annotated[str, typer.Option(help="The split to show.")] = "test",
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="Seeds the transform.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds the transform.", min=0, max=2**32 - 1)] = 0,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
 ) -> None:
     """Draw a contact sheet: images above, what the transform leaves of them below."""
     import torch
 
-    from infoplace.data import load
     from infoplace.plots import contact_sheet, save
 
     transform = ip.make_transform(name, **_parameters(parameters or [], "-p"))
-    images = load(data, split, limit=count)
+    images = _load(data, split, limit=count)
     before = images.batch(torch.arange(len(images)))
     after = transform(before, generator=torch.Generator().manual_seed(seed))
     save(contact_sheet(before, after, title=f"{transform!r} destroys {transform.destroys}"), out)
     print(out)
+
+
+def _load(source: str, split: str, **options: Any) -> Any:
+    """The images of a set or a path; what the library says of a missing download, in the command line's words."""
+    from infoplace.data import load
+
+    try:
+        return load(source, split, **options)
+    except DataError as error:
+        raise DataError(re.sub(r"[Tt]ype load\(.*?download=True\)", "Add --download", str(error))) from error
 
 
 def _parameters(given: list[str], option: str) -> dict[str, Any]:
@@ -174,7 +190,7 @@ def _parameters(given: list[str], option: str) -> dict[str, Any]:
         if not equals or not key:
             raise DeclarationError(f"{option} takes name=value, as {option} n=8; got {text!r}")
         try:
-            values[key] = yaml.safe_load(value)
+            values[key] = read_yaml(value)
         except yaml.YAMLError as error:
             raise DeclarationError(f"{option} {text}: the value is not YAML: {error}") from error
     return values

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from infoplace.data import load
+from infoplace.errors import RunFolderError
 from infoplace.figures import decoder_of, draw_figures
 from infoplace.files import replacing
 from infoplace.metrics import SwapTable, swap
-from infoplace.pair import Pair
+from infoplace.pair import Pair, evaluating, load_pair
 from infoplace.probes import Predictor, train_classifier, train_regressor
 from infoplace.recipe import Recipe, load_recipe, shipped_recipes
-from infoplace.training import train
+from infoplace.training import CHECKPOINT, train
 
 __all__ = ["Demo", "measure", "run_demo", "street_number_predictors"]
 
@@ -60,32 +61,31 @@ def measure(
         seed: of the transforms.
         generator_seed: of the draws from the priors.
     """
-    pair.eval()
     transforms = torch.Generator().manual_seed(seed)
     encoded: dict[str, list[torch.Tensor]] = {}
-    for start in range(0, len(data), 500):
-        images = data.batch(torch.arange(start, min(start + 500, len(data)))).to(pair.device)
-        for name, posterior in pair.encode(pair.partition.observe(images, transforms)).items():
-            encoded.setdefault(name, []).append(posterior.mean)
-    latents = {name: torch.cat(means) for name, means in encoded.items()}
-    factors = {name: data.factors[name] for name in ("digit", "ground", "polarity")}
-    return swap(
-        latents,
-        decoder_of(pair, "x"),
-        pair.sample_prior,
-        data.images,
-        factors,
-        predictors,
-        given={"ground": "polarity"},
-        how=("prior",),
-        generator=torch.Generator().manual_seed(generator_seed),
-    )
+    with evaluating(pair):
+        for start in range(0, len(data), 500):
+            images = data.batch(torch.arange(start, min(start + 500, len(data)))).to(pair.device)
+            for name, posterior in pair.encode(pair.partition.observe(images, transforms)).items():
+                encoded.setdefault(name, []).append(posterior.mean)
+        return swap(
+            {name: torch.cat(means) for name, means in encoded.items()},
+            decoder_of(pair, "x"),
+            pair.sample_prior,
+            data.images,
+            {name: data.factors[name] for name in ("digit", "ground")},
+            predictors,
+            how=("prior",),
+            generator=torch.Generator().manual_seed(generator_seed),
+        )
 
 
 def run_demo(
     out: str | Path, *, device: str = "auto", seed: int = 0, size: int = 10_000, recipe: Recipe | None = None
 ) -> Demo:
     """Train ``recipes/demo.yaml`` into a folder, draw its pictures, and print what was kept and what crossed.
+
+    A run that was cut short goes on; a finished one is measured and drawn again.
 
     Args:
         out: the run folder.
@@ -95,15 +95,22 @@ def run_demo(
         recipe: another recipe of blocks ``z_g`` and ``z_l`` on street numbers.
 
     Raises:
-        RunFolderError: the folder holds a run already.
+        RunFolderError: the folder holds a run of another recipe or seed.
     """
     recipe = recipe or load_recipe(shipped_recipes()["demo"])
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
+    folder = Path(out)
+    finished, started = (folder / "run.json").is_file(), (folder / CHECKPOINT).is_file()
+    if started and load_recipe(folder / "recipe.yaml") != recipe:
+        raise RunFolderError(f"{folder} holds a run of another recipe or seed; choose another folder with --out")
     print(f"rendering street numbers ({recipe.data})")
     training, test = load(str(recipe.data), "train"), load(str(recipe.data), "test", size=size)
-    print(f"training on {len(training)} images for {recipe.settings.steps} steps; the run goes to {out}")
-    pair = train(recipe, training, training.shape, out, device=device)
-    folder = Path(out)
+    if finished and started:
+        print(f"the run in {folder} is finished; measuring it again")
+        pair = load_pair(folder, device=device)
+    else:
+        print(f"training on {len(training)} images for {recipe.settings.steps} steps; the run goes to {folder}")
+        pair = train(recipe, training, training.shape, folder, resume=started, device=device)
     seconds = float(json.loads((folder / "run.json").read_text(encoding="utf-8"))["seconds"])
     pictures = draw_figures(pair, test, folder, seed=seed, log=folder / "metrics.csv")
     print(f"trained in {seconds:.0f} s; training the predictors of digit and ground colour on real images")

@@ -13,7 +13,7 @@ from torch import Tensor
 from infoplace import plots
 from infoplace.errors import DataError
 from infoplace.files import make_folder
-from infoplace.pair import Pair
+from infoplace.pair import Pair, evaluating
 
 __all__ = ["decoder_of", "draw_figures", "image_observation"]
 
@@ -66,8 +66,11 @@ def draw_figures(pair: Pair, data: Any, out: str | Path, seed: int = 0, log: str
     if len(data) < 10:
         raise DataError(f"the pictures show ten images, and {data.name} {data.split} holds {len(data)}")
     shown = image_observation(pair)
-    folder = make_folder(out)
-    pair.eval()
+    with evaluating(pair):
+        return _draw(pair, data, shown, Path(out), seed, log)
+
+
+def _draw(pair: Pair, data: Any, shown: str, folder: Path, seed: int, log: str | Path | None) -> list[Path]:
     generator = torch.Generator().manual_seed(seed)
     decode = decoder_of(pair, shown)
     source = pair.partition.observations[shown].source
@@ -75,6 +78,7 @@ def draw_figures(pair: Pair, data: Any, out: str | Path, seed: int = 0, log: str
     batch = {**factors, str(source): data.batch(torch.arange(10))}
     observations = pair.partition.observe({name: value.to(pair.device) for name, value in batch.items()}, generator)
     reconstruction = pair.reconstruct(observations)
+    make_folder(folder)
     written: list[Path] = []
 
     for name, observation in pair.partition.observations.items():

@@ -25,6 +25,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "replacing",
+    "tensor_bytes",
     "write_tensors",
 ]
 
@@ -136,18 +137,23 @@ def read_text(path: str | Path, what: str) -> str:
         raise RunFolderError(f"cannot read the {what} {path}: it is not UTF-8 text") from error
 
 
+def tensor_bytes(tensors: Mapping[str, Tensor], description: str = "") -> bytes:
+    """Tensors as the content of a safetensors file, with a text in its header."""
+    from safetensors.torch import save
+
+    # safetensors' own writer makes files that only their owner can read.
+    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return save(held, {"infoplace": description})
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], description: str = "") -> None:
     """Write tensors as one safetensors file, with a text in its header.
 
     Raises:
         RunFolderError: it cannot be written; a file that was there is as it was.
     """
-    from safetensors.torch import save
-
-    # safetensors' own writer makes files that only their owner can read.
-    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(held, {"infoplace": description}))
+        temporary.write_bytes(tensor_bytes(tensors, description))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], str]:

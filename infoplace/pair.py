@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from infoplace.distributions import make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, RunFolderError, did_you_mean, join_names
-from infoplace.files import make_folder, read_tensors, replacing, write_tensors
+from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
 from infoplace.networks import Network, make_network
 from infoplace.partition import READ_SUFFIX, Partition, Shapes
 
@@ -93,6 +93,8 @@ class _Model(_Named):
         observations, count = check_observations(self.partition, self.shapes, observations, self)
         if count is None and size is None:
             raise DataError("nothing is observed, so say how many to draw: pair.model(None, size=16)")
+        if size is not None and size < 1:
+            raise DataError(f"size must be at least 1; got {size}")
         if None not in (count, size) and count != size:
             raise DataError(f"size={size}, and the observations hold {count} samples; leave size out")
         values: dict[str, Tensor] = {}
@@ -109,8 +111,13 @@ class _Model(_Named):
     def likelihood(self, name: str, latents: Mapping[str, Tensor]) -> TorchDistributionMixin:
         """``p(observation | its blocks)``; any leading dimensions before `[batch, dim]` are kept."""
         observation = self.partition.observations[name]
-        codes = torch.broadcast_tensors(*(latents[block][..., :1] for block in observation.blocks or ()))
-        leading = codes[0].shape[:-1]
+        sizes = [latents[block].shape[:-1] for block in observation.blocks or ()]
+        try:
+            leading = torch.broadcast_shapes(*sizes)
+        except RuntimeError as error:
+            raise DataError(
+                f"the blocks of {name!r} do not go together: their leading shapes are {[list(size) for size in sizes]}"
+            ) from error
         joined = torch.cat(
             [latents[b].expand(*leading, latents[b].shape[-1]) for b in observation.blocks or ()], dim=-1
         )
@@ -158,14 +165,16 @@ class _Guide(_Named):
                     "pass what partition.observe(batch) returns"
                 )
             shape = self.shapes[read]
-            value = make_likelihood(self.partition.observations[read].likelihood).encode(observations[key], shape)
-            event = value.ndim - observations[key].ndim + len(shape)
-            leading = value.shape[: value.ndim - event]
-            features.append(value.reshape(-1, *value.shape[value.ndim - event :]))
+            features.append(
+                make_likelihood(self.partition.observations[read].likelihood).encode(observations[key], shape)
+            )
         output = self.encoders[name](*features)
         if isinstance(output, torch.distributions.Distribution):
-            return _with_leading(output, leading)
-        mean, scale = output.reshape(*leading, output.shape[-1]).chunk(2, dim=-1)
+            return output
+        if output.dtype in (torch.bfloat16, torch.float16):
+            # Mixed precision is for the networks: its few digits are too coarse for a posterior.
+            output = output.float()
+        mean, scale = output.chunk(2, dim=-1)
         # Softplus keeps the scale's gradient alive on both sides; it starts near 0.7 for an encoder that says nothing.
         return dist.Normal(mean, F.softplus(scale) + _SCALE_FLOOR).to_event(1)
 
@@ -214,7 +223,8 @@ class Pair(nn.Module):
             observations: what ``partition.observe(batch)`` returned, on the pair's device.
 
         Returns:
-            ``{block: Normal}``, each a `[batch]` of vectors `[dim]`, differentiable.
+            ``{block: Normal}``, each `[batch, dim]`, differentiable; a distribution of another kind, which an encoder of
+            your own returned, as it is.
 
         Raises:
             DataError: observations that are missing, of another shape, or on another device.
@@ -226,7 +236,13 @@ class Pair(nn.Module):
         torch.Size([5, 2])
         """
         observations, _ = check_observations(self.partition, self.shapes, observations, self)
-        return {name: self.guide.posterior(name, observations) for name in self.partition.blocks}
+        posteriors = {name: self.guide.posterior(name, observations) for name in self.partition.blocks}
+        # A vector's normal, as the guide draws it, is handed out as the normals of its dimensions.
+        stock = {
+            name: isinstance(q, dist.Independent) and isinstance(q.base_dist, dist.Normal)
+            for name, q in posteriors.items()
+        }
+        return {name: q.base_dist if stock[name] else q for name, q in posteriors.items()}
 
     def decode(self, latents: Mapping[str, Tensor], observation: str) -> TorchDistributionMixin:
         """An observation's likelihood, given the blocks it hangs on.
@@ -280,7 +296,7 @@ class Pair(nn.Module):
             raise DeclarationError(f"blocks is a list of names; write blocks=({blocks!r},)")
         for block in blocks:
             self._check_block(block)
-        with _evaluating(self):
+        with evaluating(self):
             posteriors = self.encode(observations)
             latents = {name: q.sample() if sample else q.mean for name, q in posteriors.items()}
             for block in blocks:
@@ -317,7 +333,7 @@ class Pair(nn.Module):
                 raise DataError(
                     f"{name} is held at shape {list(value.shape)}; sample({size}) takes [{size}, dim] or [1, dim]"
                 )
-        with _evaluating(self):
+        with evaluating(self):
             latents = {
                 name: held[name].expand(size, -1) if name in held else self.sample_prior(name, size)
                 for name in self.partition.blocks
@@ -392,6 +408,9 @@ class Pair(nn.Module):
                 )
             if value.ndim < 2 or value.shape[-1] != dim:
                 raise DataError(f"{name} must be [batch, {dim}]; got {list(value.shape)}")
+            if value.dtype != next(self.parameters()).dtype:
+                own = str(next(self.parameters()).dtype)
+                raise DataError(f"{name} is {value.dtype} and the pair {own}; convert it: {name}.to({own})")
             if value.device != self.device:
                 raise DataError(
                     f"{name} is on {value.device} and the pair on {self.device}; move it: {name}.to(pair.device)"
@@ -414,9 +433,7 @@ class Pair(nn.Module):
         from infoplace import __version__
 
         folder = make_folder(path)
-        with replacing(folder / "partition.yaml") as temporary:
-            temporary.write_text(self.partition.to_yaml(), encoding="utf-8")
-        write_tensors(folder / "weights.safetensors", tensors_of(self))
+        weights = tensor_bytes(tensors_of(self))
         shape = self.data_shape
         description = {
             "infoplace": __version__,
@@ -426,10 +443,17 @@ class Pair(nn.Module):
             "data_shape": {k: list(v) for k, v in shape.items()} if isinstance(shape, Mapping) else list(shape),
             "networks": self.networks.to_spec(),
             "partition": self.partition.to_dict(),
-            "weights_sha256": _digest(folder / "weights.safetensors"),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
-        with replacing(folder / "pair.json") as temporary:
-            temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # All three are written before any of them takes its place, and the description takes it last.
+        with (
+            replacing(folder / "pair.json") as description_file,
+            replacing(folder / "weights.safetensors") as weights_file,
+            replacing(folder / "partition.yaml") as partition_file,
+        ):
+            partition_file.write_text(self.partition.to_yaml(), encoding="utf-8")
+            weights_file.write_bytes(weights)
+            description_file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         return folder
 
 
@@ -469,7 +493,7 @@ def load_pair(path: str | Path, networks: Networks | None = None, device: str | 
         path: the folder.
         networks: ``{"encoders": {...}, "decoders": {...}}`` with the modules of your own that the pair was made with;
             nothing is ever imported by a name found in the folder.
-        device: where to put it.
+        device: where to put it: ``"auto"`` (an accelerator if there is one), ``"cpu"`` or ``"cuda"``.
 
     Raises:
         RunFolderError: a folder that is missing, half-written or of another program.
@@ -491,13 +515,20 @@ def load_pair(path: str | Path, networks: Networks | None = None, device: str | 
         raise RunFolderError(
             f"{description_file} is not what pair.save(...) writes ({error!r}); save the pair again"
         ) from error
-    if _digest(weights_file) != digest:
+    if hashlib.sha256(weights_file.read_bytes()).hexdigest() != digest:
         raise RunFolderError(
             f"{weights_file} is not the file that pair.json speaks of: it was cut short or changed; save the pair again"
         )
+    device = resolve_device(device)
+    try:
+        data_shape = {k: tuple(v) for k, v in shape.items()} if isinstance(shape, Mapping) else tuple(shape)
+        made = {"network": spec["network"], **{role: list(spec[role]) for role in ("encoders", "decoders")}}
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{description_file} is not what pair.save(...) writes ({error!r}); save the pair again"
+        ) from error
     partition = Partition.from_dict(partition_spec)
-    data_shape = {k: tuple(v) for k, v in shape.items()} if isinstance(shape, Mapping) else tuple(shape)
-    pair = Pair(partition, data_shape, _Networks.restore(partition, spec, networks))
+    pair = Pair(partition, data_shape, _Networks.restore(partition, made, networks))
     load_tensors(pair, read_tensors(weights_file)[0], f"the weights in {folder}")
     return pair.to(device)
 
@@ -508,7 +539,11 @@ class _Networks:
     def __init__(self, partition: Partition, given: Networks) -> None:
         self.partition = partition
         self.own: dict[str, dict[str, nn.Module]] = {"encoders": {}, "decoders": {}}
-        if isinstance(given, Mapping) and {"encoders", "decoders", "network"} & set(given):
+        roles = ("encoders", "decoders", "network")
+        holds_modules = isinstance(given, Mapping) and any(
+            isinstance(v, Mapping) and any(isinstance(m, nn.Module) for m in v.values()) for v in given.values()
+        )
+        if isinstance(given, Mapping) and (holds_modules or set(roles) & set(given)):
             for key in given:
                 if key not in ("encoders", "decoders", "network"):
                     raise DeclarationError(
@@ -597,7 +632,7 @@ def _check_own(
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     sizes = ", ".join(str(list(value.shape)) for value in inputs)
     try:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), evaluating(module):
             output = module(*(value.to(device) for value in inputs))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise DeclarationError(f"{label} fails on input of shape {sizes}: {error}") from error
@@ -644,6 +679,28 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
         value.copy_(tensors[name])
 
 
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that a name means: ``"auto"`` is an accelerator if there is one.
+
+    Raises:
+        DeclarationError: no such device, or none here.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise DeclarationError(f"device must be one of 'auto', 'cpu', 'cuda'; got {str(device)!r}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise DeclarationError("device='cuda', and torch finds no CUDA device here; use device='cpu' or 'auto'")
+    return found
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's random state set from a seed inside the block, and as it was afterwards."""
@@ -674,16 +731,20 @@ def check_observations(
         shape = shapes[key] if key in shapes else shapes[key.removesuffix(READ_SUFFIX)]
         if tuple(value.shape) == shape:
             raise DataError(f"{key} is a single sample of shape {list(shape)}; add the batch dimension: {key}[None]")
-        if value.ndim <= len(shape) or tuple(value.shape[value.ndim - len(shape) :]) != shape:
+        if tuple(value.shape[1:]) != shape:
             raise DataError(
-                f"{key} has shape {list(value.shape)}, and this pair takes [{', '.join(['batch', *map(str, shape)])}]"
+                f"{key} has shape {list(value.shape)}, and this pair takes [{', '.join(['batch', *map(str, shape)])}]; "
+                "reshape the batch, or make the pair with its data_shape"
             )
+        if parameter is not None and value.is_floating_point() and value.dtype != parameter.dtype:
+            own, given = (str(dtype).removeprefix("torch.") for dtype in (parameter.dtype, value.dtype))
+            raise DataError(f"{key} is {given} and the pair {own}; convert the batch: batch.to(torch.{own})")
         if parameter is not None and value.device != parameter.device:
             raise DataError(
                 f"{key} is on {value.device} and the pair on {parameter.device}; move the batch: "
                 f"batch.to({str(parameter.device)!r})"
             )
-        counts[key] = value.shape[value.ndim - len(shape) - 1]
+        counts[key] = value.shape[0]
     if not counts:
         return {}, None
     if len(set(counts.values())) > 1:
@@ -710,7 +771,7 @@ def _with_leading(distribution: Any, leading: Sequence[int]) -> Any:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; every submodule's own mode afterwards."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
@@ -719,7 +780,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

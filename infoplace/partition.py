@@ -216,9 +216,8 @@ class _Frozen(Mapping[str, Item]):
 class Partition:
     """The blocks and the observations: the whole declaration of which latent variable carries which information.
 
-    Frozen and hashable; equal to any with the same specs, in whatever order they were declared. Names, references and
-    cycles are checked here; shapes when a pair is made. What was left out is resolved, so
-    ``partition.observations["x"].blocks`` always says which blocks.
+    Frozen and hashable; equality goes by the canonical spec. Names, references and cycles are checked here; shapes when
+    a pair is made. What was left out is resolved, so ``partition.observations["x"].blocks`` always says which blocks.
 
     Args:
         blocks: ``{name: Block}``.

@@ -13,6 +13,7 @@ import yaml
 
 from infoplace.errors import DeclarationError, check_keys, did_you_mean, join_names
 from infoplace.files import read_text, read_yaml
+from infoplace.networks import Network, make_network
 from infoplace.objectives import Objective, make_objective
 from infoplace.pair import Pair, make_pair, seeded
 from infoplace.partition import Partition
@@ -20,7 +21,7 @@ from infoplace.partition import Partition
 __all__ = ["Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Settings:
         betas: AdamW's decay rates of the first and second moment.
         weight_decay: AdamW's.
         clip: the largest norm of the gradient of the loss per sample; None does not clip.
-        precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"`` or ``"64-true"``.
+        precision: ``"32-true"``, or ``"bf16-mixed"`` for networks in bfloat16, where the hardware is faster at it.
         channels_last: keep images and kernels in memory by pixel, which convolutions on accelerators prefer.
         seed: of the networks' start, the order of the data, the transforms and the samples.
         log_every: steps between two rows of the log.
@@ -128,10 +129,19 @@ class Recipe:
     """
 
     partition: Partition
-    networks: Any = "small"
-    objective: Objective = dataclasses.field(default_factory=lambda: make_objective("elbo"))
+    networks: Network | str | Mapping[str, Any] = "small"
+    objective: Objective | str | Mapping[str, Any] = "elbo"
     data: str | None = None
     settings: Settings = dataclasses.field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.networks, Mapping) and {"encoders", "decoders"} & set(self.networks):
+            raise DeclarationError(
+                "a recipe is a file, which cannot hold modules of your own; make the pair with them, train it with "
+                "ip.fit(pair, ...) and keep it with pair.save(...)"
+            )
+        object.__setattr__(self, "networks", make_network(self.networks))
+        object.__setattr__(self, "objective", make_objective(self.objective))
 
     @classmethod
     def from_dict(cls, spec: Mapping[str, Any]) -> Recipe:
@@ -152,7 +162,7 @@ class Recipe:
         return cls(
             partition=Partition.from_dict(spec["partition"]),
             networks=spec.get("networks", "small"),
-            objective=make_objective(spec.get("objective", "elbo")),
+            objective=spec.get("objective", "elbo"),
             data=data,
             settings=settings_from(spec.get("training") or {}),
         )
@@ -162,8 +172,8 @@ class Recipe:
         settings = dataclasses.asdict(self.settings)
         return {
             "partition": self.partition.to_dict(),
-            "networks": self.networks,
-            "objective": self.objective.to_spec(),
+            "networks": make_network(self.networks).to_spec(),
+            "objective": make_objective(self.objective).to_spec(),
             "data": self.data,
             "training": {**settings, "betas": list(settings["betas"])},
         }
@@ -193,7 +203,7 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         return Recipe.from_dict(read_yaml(text))
     except yaml.YAMLError as error:
-        raise DeclarationError(f"{path} is not YAML: {error}") from error
+        raise DeclarationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except DeclarationError as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -53,7 +53,7 @@ class CompiledLoss(nn.Module):
         super().__init__()
         self.loss = _Loss(pair, objective)
         self.backend = backend
-        self._graphs: dict[tuple[_Layout, bool], Callable[..., Any]] = {}
+        self._graphs: dict[tuple[_Layout, tuple[bool, ...]], Callable[..., Any]] = {}
 
     @property
     def objective(self) -> Objective:
@@ -88,7 +88,7 @@ class CompiledLoss(nn.Module):
 
         observations = inputs[2]
         layout = tuple((name, value.shape, value.dtype, value.device) for name, value in observations.items())
-        key = (layout, self.training)
+        key = (layout, tuple(module.training for module in self.modules()))
         if key not in self._graphs:
             device = self.loss.pair.device
             # The trace draws, and Pyro's store would keep its swapped parameters; validation would read values.

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import platform
+import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import pyro
 import torch
@@ -26,7 +29,6 @@ from torch import Tensor, nn
 from infoplace.errors import (
     DataError,
     DeclarationError,
-    InfoplaceError,
     RunFolderError,
     TrainingError,
     check_keys,
@@ -34,7 +36,7 @@ from infoplace.errors import (
 )
 from infoplace.files import make_folder, read_tensors, replacing, write_tensors
 from infoplace.objectives import Objective, make_objective
-from infoplace.pair import Pair, check_observations, load_tensors, seeded, tensors_of
+from infoplace.pair import Pair, check_observations, load_tensors, resolve_device, seeded, tensors_of
 from infoplace.partition import Partition
 from infoplace.recipe import Recipe, Settings
 
@@ -43,7 +45,7 @@ __all__ = ["Resident", "fit", "machine", "train"]
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+TENSORBOARD = "tensorboard"
 
 
 class Resident(Protocol):
@@ -66,7 +68,8 @@ class _Batches:
         self.sources = partition.sources
         self.device = device
         self.size = settings.batch_size
-        self.seed = settings.seed + 1_000_003 * rank
+        self.seed = settings.seed
+        self.rank = rank
         self.data = self._resident(data)
         self._epoch = -1
         self._order: Tensor | None = None
@@ -86,7 +89,8 @@ class _Batches:
             self.count = len(data)
             return data.to(self.device)
         raise DataError(
-            f"fit takes an infoplace.data.ImageData, a tensor [samples, ...] or a dict of them; got {type(data).__name__}"
+            f"fit takes an infoplace.data.ImageData, a tensor [samples, ...] or a dict of them; got {type(data).__name__} "
+            "(a loader goes into a loop of your own: svi.step(partition.observe(x)))"
         )
 
     def _indices(self, step: int) -> Tensor:
@@ -95,7 +99,7 @@ class _Batches:
         while wanted:
             epoch, offset = divmod(position, self.count)
             if epoch != self._epoch:
-                generator = torch.Generator().manual_seed((self.seed * 7_919 + epoch) % 2**62)
+                generator = torch.Generator().manual_seed(_mixed("order", self.seed, self.rank, epoch))
                 self._order, self._epoch = torch.randperm(self.count, generator=generator).to(self.device), epoch
             assert self._order is not None
             part = self._order[offset : offset + wanted]
@@ -122,15 +126,22 @@ class _Batches:
         return self.take(self._indices(step))
 
 
+class _Observed:
+    """Observations that Fabric leaves alone: in mixed precision it would round the tensors it is given, grey values too."""
+
+    def __init__(self, observations: dict[str, Tensor]) -> None:
+        self.observations = observations
+
+
 class _Step(nn.Module):
-    """One observation and its loss per sample, as the module that Fabric wraps."""
+    """The loss per sample of one batch of observations, as the module that Fabric wraps."""
 
     def __init__(self, pair: Pair, objective: Objective) -> None:
         super().__init__()
         self.loss = objective(pair.model, pair.guide)
 
-    def forward(self, observations: dict[str, Tensor], samples: int) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = self.loss.evaluate(observations)
+    def forward(self, observed: _Observed, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = self.loss.evaluate(observed.observations)
         return loss / samples, terms
 
 
@@ -150,16 +161,19 @@ def fit(
     """Train a pair with AdamW on Lightning Fabric.
 
     Every random number of a step comes from the seed and the step's number, so a resumed run ends where an uninterrupted
-    one would, and torch's global state is as it was afterwards. Values are checked once, before the first step.
+    one would, and torch's global state is as it was afterwards. Values are checked once, before the first step. A new run
+    starts the objective's schedule anew.
 
     Args:
-        pair: the pair; it is trained in place and ends on the CPU's or accelerator's side it was trained on.
+        pair: the pair; it is trained in place, and ends on the device it was trained on, in evaluation mode.
         data: an ``infoplace.data.ImageData``, a tensor `[samples, *data_shape]` or a dict of tensors by source. It is
             moved to the device once.
         objective: what to minimise.
         settings: how long and how; ``changes`` are changes to it, as in ``fit(pair, data, steps=500)``.
-        out: the run folder for checkpoints and logs (``metrics.csv``, and TensorBoard's where it is installed).
-        resume: go on from the checkpoint in ``out``.
+        out: the run folder for the pair (with every checkpoint) and logs (``metrics.csv``, and TensorBoard's where it is
+            installed).
+        resume: go on from the checkpoint in ``out``, with the same partition, objective and settings; only ``steps`` may
+            grow, which stretches the learning rate's schedule.
         device: ``"auto"`` (an accelerator if there is one), ``"cpu"`` or ``"cuda"``.
         processes: how many processes train together, each on ``batch_size`` samples of its own a step.
         progress: show a progress bar.
@@ -180,23 +194,43 @@ def fit(
     >>> [row["step"] for row in log]
     [1, 2]
     """
-    settings = _changed(settings or Settings(), changes)
+    if not isinstance(pair, Pair):
+        raise DeclarationError(
+            f"fit trains an infoplace.Pair, as ip.make_pair(...) makes it; got {type(pair).__name__}"
+        )
+    settings = _changed(settings, changes)
     objective = make_objective(objective)
+    folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise RunFolderError("resume=True goes on from a checkpoint; say where it is with out=...")
     fabric = _fabric(device, processes, settings.precision)
-    rank = fabric.global_rank
-    folder = None if out is None else make_folder(out)
-    checkpoint_file = None if folder is None else folder / CHECKPOINT
-    _check_folder(folder, resume)
+    if folder is None:
+        return _fit(pair, data, objective, settings, fabric, None, False, progress)
+    check_folder(folder, resume)
+    with _leaving_nothing(folder):
+        return _fit(pair, data, objective, settings, fabric, make_folder(folder), resume, progress)
 
+
+def _fit(
+    pair: Pair,
+    data: Any,
+    objective: Objective,
+    settings: Settings,
+    fabric: Any,
+    folder: Path | None,
+    resume: bool,
+    progress: bool,
+) -> list[dict[str, float]]:
+    rank, writes = fabric.global_rank, fabric.global_rank == 0
     batches = _Batches(data, pair.partition, settings, fabric.device, rank)
     pair.to(fabric.device)
     _check_batches(batches, pair)
     length = max(part.schedule_steps for part in objective.parts)
-    if length > settings.steps and rank == 0:
+    if length > settings.steps and writes:
         warnings.warn(
             f"the objective's warm-up takes {length} steps and the training {settings.steps}: it will end before the "
             "weights reach their final values; shorten the warm-up or train longer",
-            stacklevel=2,
+            stacklevel=3,
         )
     if settings.channels_last:
         pair.to(memory_format=torch.channels_last)
@@ -208,54 +242,56 @@ def fit(
         weight_decay=settings.weight_decay,
         fused=fabric.device.type == "cuda",
     )
-    first = 0
+    run = _Run(folder, pair, step_module, optimiser, objective, settings)
     if resume:
-        if checkpoint_file is None:
-            raise RunFolderError("resume=True goes on from a checkpoint; say where it is with out=...")
-        first = _load_checkpoint(checkpoint_file, step_module, optimiser, objective, settings)
-    module, optimiser_ = fabric.setup(step_module, optimiser)
+        first = run.load()
+    else:
+        first = 0
+        # The schedule of an objective that was used before starts anew.
+        objective.load_state_dict({"steps_taken": [0] * len(objective.parts)})
+    module, wrapped_optimiser = fabric.setup(step_module, optimiser)
     module.train()
 
     done, loss = first, torch.zeros(())
-    log = _Log(folder if rank == 0 else None, first)
-    bar = _Bar(settings.steps, first, progress and rank == 0)
+    log = _Log(folder if writes else None, first)
+    bar = _Bar(settings.steps, first, progress and writes)
     try:
         with seeded(0, fabric.device), bar, pyro.validation_enabled(False):
             for step in range(first, settings.steps):
-                torch.manual_seed((settings.seed * 1_000_003 + rank * 7_919 + step) % 2**62)
+                torch.manual_seed(_mixed("step", settings.seed, rank, step))
                 rate = settings.learning_rate_at(step)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 observations = pair.partition.observe(batches[step])
                 if settings.channels_last:
-                    observations = {k: _by_pixel(v) for k, v in observations.items()}
-                optimiser_.zero_grad()
-                loss, terms = module(observations, settings.batch_size)
+                    observations = {name: _by_pixel(value) for name, value in observations.items()}
+                observed = _Observed(observations)
+                wrapped_optimiser.zero_grad()
+                loss, terms = module(observed, settings.batch_size)
                 fabric.backward(loss)
                 if settings.clip is not None:
-                    fabric.clip_gradients(module, optimiser_, max_norm=settings.clip, error_if_nonfinite=False)
-                optimiser_.step()
+                    fabric.clip_gradients(module, wrapped_optimiser, max_norm=settings.clip, error_if_nonfinite=False)
+                wrapped_optimiser.step()
 
                 done = step + 1
                 if done % settings.log_every == 0 or done in (1, settings.steps):
                     row = {key: float(value) / settings.batch_size for key, value in terms.items()}
-                    if not math.isfinite(row["loss"]):
-                        raise TrainingError(_diverged(done, settings, checkpoint_file))
+                    run.check(done, row["loss"])
                     bar.update(done, row)
                     if done != 1 or settings.log_every == 1:
                         log.add(done, row, rate)
-                if checkpoint_file is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-                    if not loss.isfinite():
-                        raise TrainingError(_diverged(done, settings, checkpoint_file))
-                    if rank == 0:
-                        _save_checkpoint(checkpoint_file, step_module, optimiser, objective, settings, done)
+                if writes and folder is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
+                    # The loss above is of the weights before this step's update; the checkpoint holds those after it.
+                    with torch.no_grad():
+                        run.check(done, float(step_module(observed, settings.batch_size)[0]))
+                    run.save(done)
     except KeyboardInterrupt:
-        if checkpoint_file is not None and rank == 0 and loss.isfinite():
-            _save_checkpoint(checkpoint_file, step_module, optimiser, objective, settings, done)
+        if writes and folder is not None and done > first and loss.isfinite():
+            run.save(done)
         raise
     finally:
         log.close()
-    pair.eval()
+        pair.eval()
     return log.rows
 
 
@@ -266,14 +302,23 @@ def _by_pixel(value: Tensor) -> Tensor:
 # ---- the pieces of the loop ------------------------------------------------------------------------------------------
 
 
-def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def _mixed(*parts: object) -> int:
+    """A seed that is as good as independent for every combination of parts."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big")
+
+
+def _changed(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    settings = Settings() if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise DeclarationError(
+            f"settings is an ip.Settings, or keywords: fit(pair, data, steps=500); got {type(settings).__name__}"
+        )
     check_keys(changes, [field.name for field in dataclasses.fields(Settings)], "fit")
     return dataclasses.replace(settings, **changes)
 
 
-def _check_folder(folder: Path | None, resume: bool) -> None:
-    if folder is None:
-        return
+def check_folder(folder: Path, resume: bool) -> None:
+    """Check that a run may go to a folder. Raises RunFolderError."""
     held = (folder / CHECKPOINT).exists()
     if held and not resume:
         raise RunFolderError(f"{folder} holds a run already; go on with it (resume, --resume) or choose another folder")
@@ -281,53 +326,50 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
         raise RunFolderError(f"{folder} holds no {CHECKPOINT} to resume; leave resume out to start anew")
 
 
+@contextmanager
+def _leaving_nothing(folder: Path) -> Iterator[None]:
+    """What fails before the first checkpoint leaves the folder as it was."""
+    existed = folder.exists()
+    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    try:
+        yield
+    except BaseException:
+        if is_main_process() and folder.is_dir() and not (folder / CHECKPOINT).exists():
+            for path in folder.iterdir():
+                if path.name not in before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not existed and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
 def _fabric(device: str, processes: int, precision: str) -> Any:
     from lightning_fabric import Fabric
 
-    if device not in DEVICES:
-        raise DeclarationError(f"device must be one of {join_names(DEVICES)}; got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeclarationError("device='cuda', and torch finds no CUDA device here; use device='cpu' or 'auto'")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise DeclarationError("device='mps', and torch finds none here; use device='cpu' or 'auto'")
+    resolved = resolve_device(device)
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise DeclarationError(f"processes must be a whole number of at least 1; got {processes!r}")
-    if device == "cpu":
-        # Lightning warns that an accelerator is there and unused; here it was asked for.
-        fabric = _quiet(lambda: Fabric(accelerator="cpu", devices=processes, precision=precision))
-    else:
-        fabric = Fabric(accelerator=device, devices=processes, precision=precision)
+    devices = processes if resolved.index is None else [resolved.index]
+    with warnings.catch_warnings():
+        # Lightning warns that an accelerator is there and unused; here the processor was asked for.
+        warnings.filterwarnings("ignore", message=".*available but not used.*")
+        fabric = Fabric(accelerator=resolved.type, devices=devices, precision=precision)
     if processes > 1:
         fabric.launch()
     return fabric
 
 
-def _quiet(call: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return call()
-
-
 def _check_batches(batches: _Batches, pair: Pair) -> None:
-    """Check that the pair takes the batches, and the values of the first few thousand samples."""
-    for start in range(0, min(batches.count, 4096), 1024):
-        indices = torch.arange(start, min(start + 1024, batches.count), device=batches.device)
+    """Check that the pair takes the batches, and every value of the data."""
+    for start in range(0, batches.count, 4096):
+        indices = torch.arange(start, min(start + 4096, batches.count), device=batches.device)
         batch = batches.take(indices)
-        pair.partition.check(batch)
         if start == 0:
             generator = torch.Generator().manual_seed(0)
-            observations = pair.partition.observe({name: value[:2] for name, value in batch.items()}, generator)
+            with pyro.validation_enabled(False):
+                observations = pair.partition.observe({name: value[:2] for name, value in batch.items()}, generator)
             check_observations(pair.partition, pair.shapes, observations, pair)
-
-
-def _diverged(step: int, settings: Settings, checkpoint: Path | None) -> str:
-    kept = ""
-    if checkpoint is not None and checkpoint.exists():
-        kept = f" The last good checkpoint is kept in {checkpoint}."
-    return (
-        f"the loss is no longer a number at step {step} (learning rate {settings.learning_rate:g}); lower the learning "
-        f"rate or clip the gradients (clip: 1000.0).{kept}"
-    )
+        pair.partition.check(batch)
 
 
 class _Log:
@@ -337,56 +379,66 @@ class _Log:
         self.rows: list[dict[str, float]] = []
         self.started = time.perf_counter()
         self.before = 0.0
-        self.file = None
-        self.board = None
+        self.file: TextIO | None = None
+        self.board: Any = None
         if folder is None:
             return
         path = folder / METRICS
-        if first and path.exists():
-            with path.open(newline="") as file:
-                read = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        if first:
             # Rows after the checkpoint belong to steps that are done again.
-            self.rows = [row for row in read if row["step"] <= first]
+            self.rows = [row for row in _read_rows(path) if row["step"] <= first]
             self.before = self.rows[-1]["seconds"] if self.rows else 0.0
-        try:
-            self.file = path.open("w", newline="")
-        except OSError as error:
-            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
-        self.writer: csv.DictWriter[str] | None = None
-        for row in self.rows:
-            self._write(row)
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            self._write(file, self.rows, header=True)
+        self.file = path.open("a", newline="")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+        self.board = SummaryWriter(str(folder / TENSORBOARD), purge_step=first + 1)
 
     def add(self, step: int, terms: Mapping[str, float], rate: float) -> None:
         seconds = self.before + time.perf_counter() - self.started
         row = {"step": step, **terms, "learning_rate": rate, "seconds": round(seconds, 2)}
         self.rows.append(row)
-        self._write(row)
+        if self.file is not None:
+            try:
+                self._write(self.file, [row], header=len(self.rows) == 1)
+                self.file.flush()
+            except OSError as error:
+                raise RunFolderError(
+                    f"cannot write {self.file.name}: {error.strerror or error}; free some space, then resume"
+                ) from error
         if self.board is not None:
             for key, value in terms.items():
                 self.board.add_scalar(key, value, step)
 
-    def _write(self, row: Mapping[str, float]) -> None:
-        if self.file is None:
+    @staticmethod
+    def _write(file: TextIO, rows: list[dict[str, float]], header: bool) -> None:
+        if not rows:
             return
-        try:
-            if self.writer is None:
-                self.writer = csv.DictWriter(self.file, list(row))
-                self.writer.writeheader()
-            self.writer.writerow({key: f"{value:.6g}" if key != "step" else int(value) for key, value in row.items()})
-            self.file.flush()
-        except OSError as error:
-            raise RunFolderError(f"cannot write {self.file.name}: {error.strerror or error}") from error
+        writer = csv.DictWriter(file, list(rows[0]))
+        if header:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({key: int(value) if key == "step" else f"{value:.6g}" for key, value in row.items()})
 
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def _read_rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{**row, "step": int(row["step"])} for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}); remove it to go on without the earlier rows") from error
 
 
 class _Bar:
@@ -428,40 +480,95 @@ class _Bar:
             self.progress.stop()
 
 
-def _save_checkpoint(
-    path: Path, module: _Step, optimiser: torch.optim.Optimizer, objective: Objective, settings: Settings, done: int
-) -> None:
-    tensors = {f"module.{name}": value for name, value in tensors_of(module).items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    described = {"step": done, "objective": objective.state_dict(), "settings": dataclasses.asdict(settings)}
-    write_tensors(path, tensors, json.dumps(described))
+class _Run:
+    """A training's state, and the folder it is kept in."""
 
+    def __init__(
+        self,
+        folder: Path | None,
+        pair: Pair,
+        module: _Step,
+        optimiser: torch.optim.Optimizer,
+        objective: Objective,
+        settings: Settings,
+    ) -> None:
+        self.folder = folder
+        self.pair = pair
+        self.module = module
+        self.optimiser = optimiser
+        self.objective = objective
+        self.settings = settings
 
-def _load_checkpoint(
-    path: Path, module: _Step, optimiser: torch.optim.Optimizer, objective: Objective, settings: Settings
-) -> int:
-    try:
-        tensors, text = read_tensors(path)
-        described = json.loads(text)
-    except (RunFolderError, ValueError) as error:
-        raise RunFolderError(f"{path} is not a whole checkpoint ({error}); remove it to start anew") from error
-    for key in ("seed", "batch_size"):
-        before, now = described["settings"][key], getattr(settings, key)
-        if before != now:
+    @property
+    def checkpoint(self) -> Path:
+        return Path(self.folder or ".") / CHECKPOINT
+
+    def described(self) -> dict[str, Any]:
+        """What a run must share with the one it resumes."""
+        settings = dataclasses.asdict(self.settings)
+        spec = None if self.objective.spec_name is None else self.objective.to_spec()
+        return json.loads(json.dumps({"objective": spec, "partition": self.pair.partition.to_dict(), **settings}))
+
+    def check(self, step: int, loss: float) -> None:
+        """Raise TrainingError for a loss that is no number."""
+        if math.isfinite(loss):
+            return
+        kept = ""
+        if self.folder is not None and self.checkpoint.exists():
+            kept = f" The last good checkpoint is kept in {self.checkpoint}."
+        raise TrainingError(
+            f"the loss is no longer a number at step {step} (learning rate {self.settings.learning_rate:g}); lower the "
+            f"learning rate or clip the gradients (clip: 1000.0).{kept}"
+        )
+
+    def save(self, done: int) -> None:
+        """Write the pair, and the checkpoint to go on from."""
+        if self.folder is None:
+            return
+        tensors = {f"module.{name}": value for name, value in tensors_of(self.module).items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        described = {"step": done, "schedule": self.objective.state_dict(), "run": self.described()}
+        self.pair.save(self.folder)
+        write_tensors(self.checkpoint, tensors, json.dumps(described))
+
+    def load(self) -> int:
+        """Take up the checkpoint; returns the steps it has done. Nothing is changed when it does not fit."""
+        path = self.checkpoint
+        try:
+            tensors, text = read_tensors(path)
+            saved = json.loads(text)
+            done, before = int(saved["step"]), dict(saved["run"])
+        except (RunFolderError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{path} is not a whole checkpoint ({error}); remove it to start anew") from error
+        now = self.described()
+        for key, value in now.items():
+            if key in ("steps", "log_every", "checkpoint_every"):
+                continue
+            if before.get(key) != value:
+                raise RunFolderError(
+                    f"{path} was written with {key} {_short(before.get(key))}, and this run has {_short(value)}; resume "
+                    "with the same, or start anew in another folder"
+                )
+        if done > self.settings.steps:
             raise RunFolderError(
-                f"{path} was written with {key} {before}, and this run has {now}; resume with the same"
+                f"{path} has {done} steps behind it, and this run has {self.settings.steps}; resume with as many or more"
             )
-    saved = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
-    load_tensors(module, saved, f"the weights in {path}")
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    objective.load_state_dict(described["objective"])
-    return int(described["step"])
+        weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
+        load_tensors(self.module, weights, f"the weights in {path}")
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.objective.load_state_dict(saved["schedule"])
+        return done
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------
@@ -499,41 +606,36 @@ def train(
     Raises:
         InfoplaceError: as :func:`fit` does.
     """
+    folder = Path(out)
+    check_folder(folder, resume)
     pair = recipe.make_pair(data_shape)
-    existed = Path(out).exists()
-    folder = make_folder(out)
-    _check_folder(folder, resume)
     started = time.time()
-    try:
-        if is_main_process():
-            with replacing(folder / "recipe.yaml") as temporary:
-                temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, width=120), encoding="utf-8")
+    with _leaving_nothing(folder):
+        make_folder(folder)
+        if is_main_process() and not resume:
+            _write_recipe(recipe, folder)
         log = fit(
             pair, data, recipe.objective, recipe.settings,
             out=folder, resume=resume, device=device, processes=processes, progress=progress,
         )  # fmt: skip
-    except InfoplaceError:
-        # A run that never took a step leaves nothing behind.
-        if not (folder / CHECKPOINT).exists():
-            for name in ("recipe.yaml", METRICS):
-                (folder / name).unlink(missing_ok=True)
-            if not existed and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
     if not is_main_process():
         return pair
-    pair.save(folder)
+    _write_recipe(recipe, folder)
     described = {
         "data": recipe.data,
         "steps": recipe.settings.steps,
-        "seconds": log[-1]["seconds"],
+        "seconds": log[-1]["seconds"] if log else 0.0,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
-        "device": str(pair.device),
-        "machine": machine(),
+        "machine": machine(pair.device),
     }
     with replacing(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return pair
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
+    with replacing(folder / "recipe.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, width=120), encoding="utf-8")
 
 
 def is_main_process() -> bool:
@@ -541,15 +643,14 @@ def is_main_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """What a result was computed on: the device, the cores and the versions."""
     import lightning_fabric
 
     from infoplace import __version__
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),

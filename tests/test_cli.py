@@ -95,7 +95,13 @@ def test_resume_goes_on(run, recipe, data):
     assert status == 2
     assert "holds a run already" in err
     assert "--resume" in err
-    assert run("train", recipe, "--data", data, "--out", "run", "--device", "cpu", "--resume")[0] == 0
+    more = ("--set", "steps=8", "--set", "learning_rate=1e-3")
+    status, out, _ = run("train", recipe, "--data", data, "--out", "run", "--device", "cpu", "--resume", *more)
+    assert status == 0
+    assert "for 8 steps" in out
+    status, _, err = run("sample", "run", "--device", "gpu")
+    assert status == 2
+    assert "device must be one of 'auto', 'cpu', 'cuda'; got 'gpu'" in err
 
 
 def test_transforms_are_listed(run):
@@ -130,6 +136,8 @@ def test_preview_draws_a_contact_sheet(run, data, tmp_path):
         (["train", "mine.yaml", "--out", "mine.yaml", "--data", "images"], "is a file, and a folder is needed"),
         (["sample", "nowhere"], "there is no folder nowhere"),
         (["sample", "images"], "holds no pair.json"),
+        (["sample", "images", "--device", "gpu"], "holds no pair.json"),
+        (["transforms", "--destroys", "colur"], "no transform destroys 'colur'; those there are destroy"),
         (["transforms", "preview", "patchshuffle"], "Did you mean 'patch_shuffle'"),
         (["transforms", "preview", "patch_shuffle", "-p", "n=5", "--data", "images"], "1, 2, 4, 8, 16"),
         (["transforms", "preview", "patch_shuffle", "-p", "m=5", "--data", "images"], "no parameter 'm'"),

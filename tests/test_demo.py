@@ -41,8 +41,13 @@ def test_everything_is_made_and_printed(quick, tmp_path, capsys):
     rows = json.loads((tmp_path / "demo" / "swap.json").read_text())
     assert {(row["changed"], row["factor"]) for row in rows} >= {(None, "digit"), ("z_l", "digit"), ("z_g", "ground")}
     assert ip.load_pair(tmp_path / "demo").partition == quick.partition
-    with pytest.raises(ip.RunFolderError, match="holds a run already"):
-        demo.run_demo(tmp_path / "demo", device="cpu", size=50, recipe=quick)
+    weights = (tmp_path / "demo" / "weights.safetensors").read_bytes()
+    again = demo.run_demo(tmp_path / "demo", device="cpu", size=50, recipe=quick)
+    assert "is finished; measuring it again" in capsys.readouterr().out
+    assert again.table.rows() == made.table.rows()
+    assert (tmp_path / "demo" / "weights.safetensors").read_bytes() == weights
+    with pytest.raises(ip.RunFolderError, match="holds a run of another recipe or seed"):
+        demo.run_demo(tmp_path / "demo", device="cpu", size=50, recipe=quick, seed=4)
 
 
 def test_measuring_follows_its_seeds(quick):

@@ -31,7 +31,7 @@ HEAVY = {
 
 _PARTITION = {"errors", "files", "registry", "transforms", "distributions"}
 _PAIR = _PARTITION | {"networks", "partition"}
-_RECIPE = {"errors", "files", "objectives", "pair", "partition"}
+_RECIPE = {"errors", "files", "networks", "objectives", "pair", "partition"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},

@@ -478,6 +478,23 @@ OBSERVATIONS = {"x": torch.zeros(2, 3, 16, 16), "x_hat": torch.zeros(2, 3, 16, 1
             ip.DataError,
             "differ in their number of samples",
         ),
+        (
+            lambda p: p.encode({**OBSERVATIONS, "x": torch.zeros(1, 2, 3, 16, 16)}),
+            ip.DataError,
+            r"x has shape \[1, 2, 3, 16, 16\], and this pair takes \[batch, 3, 16, 16\]",
+        ),
+        (
+            lambda p: p.encode({k: v.double() for k, v in OBSERVATIONS.items()}),
+            ip.DataError,
+            "x is float64 and the pair",
+        ),
+        (lambda p: p.model(None, size=0), ip.DataError, "size must be at least 1"),
+        (
+            lambda p: p.decode({"z_g": torch.zeros(2, 3), "z_l": torch.zeros(5, 2)}, "x"),
+            ip.DataError,
+            r"do not go together: their leading shapes are \[\[2\], \[5\]\]",
+        ),
+        (lambda p: p.sample(2, z_l=torch.zeros(1, 2).double()), ip.DataError, "convert it"),
         (lambda p: p.model({"x": torch.zeros(0, 3, 16, 16)}), ip.DataError, "the batch is empty"),
         (lambda p: p.decode({"z_g": torch.zeros(2, 3)}, "x"), ip.DataError, "not 'z_l'"),
         (lambda p: p.decode({"z_l": torch.zeros(2, 3)}, "x_hat"), ip.DataError, r"z_l must be \[batch, 2\]"),

@@ -221,6 +221,9 @@ def broken(data: Tensor, value: float) -> Tensor:
         ({"y": images()}, {}, ip.DataError, "no 'x'"),
         ([1, 2], {}, ip.DataError, "fit takes an infoplace.data.ImageData"),
         (None, {"step": 3}, ip.DeclarationError, "fit has no 'step'. Did you mean 'steps'"),
+        (images().double(), {}, ip.DataError, "x is float64 and the pair float32; convert the batch"),
+        (broken(images(), 200.0), {}, ip.DataError, "0, 1"),
+        (None, {"settings": {"steps": 3}}, ip.DeclarationError, "settings is an ip.Settings"),
         (None, {"device": "gpu"}, ip.DeclarationError, "device must be one of"),
         (None, {"processes": 0}, ip.DeclarationError, "processes must be a whole number"),
         (None, {"resume": True}, ip.RunFolderError, "say where it is with out="),
@@ -237,13 +240,52 @@ def test_no_cuda_here():
         fit(new_pair(), device="cuda")
 
 
-def test_a_loss_that_is_no_number_stops_training_and_keeps_the_checkpoint(tmp_path):
-    pair = new_pair()
-    fit(pair, steps=4, out=tmp_path / "run")
-    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
-    with pytest.raises(ip.TrainingError, match=r"no longer a number at step .*lower the learning rate"):
-        fit(pair, steps=40, learning_rate=1e30, schedule="constant", out=tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    rates = [1e-3] * 6 + [1e30] * 6
+    monkeypatch.setattr(ip.Settings, "learning_rate_at", lambda self, step: rates[step])
+    with pytest.raises(
+        ip.TrainingError, match=r"no longer a number at step 8 .*lower the learning.*good checkpoint is kept"
+    ):
+        fit(new_pair(), out=tmp_path / "run")
+    kept, expected = ip.load_pair(tmp_path / "run"), new_pair()
+    fit(expected, steps=4)
+    assert_same(kept, expected)
+
+
+def test_an_update_that_ruins_the_weights_is_not_saved(tmp_path, monkeypatch):
+    """The loss of a step is that of the weights before its update."""
+    rates = [1e-3] * 7 + [1e30] * 5
+    monkeypatch.setattr(ip.Settings, "learning_rate_at", lambda self, step: rates[step])
+    with pytest.raises(ip.TrainingError, match="at step 8"):
+        fit(new_pair(), out=tmp_path / "run")
+    assert all(value.abs().max() < 1e6 for value in ip.load_pair(tmp_path / "run").state_dict().values())
+
+
+def test_an_objective_starts_its_schedule_anew_with_every_new_run():
+    objective = ip.make_objective("beta_elbo", beta=50.0, warmup=10)
+    one, two = new_pair(), new_pair()
+    for pair in (one, two):
+        ip.fit(pair, images(), objective, SETTINGS, device="cpu", progress=False)
+    assert_same(one, two)
+
+
+def test_mixed_precision_leaves_the_grey_values_alone():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(64, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach().clone())
+            return self.linear(x.flatten(1))
+
+    pair = ip.make_pair(PARTITION, (1, 8, 8), networks={"encoders": {"z": Spy()}})
+    seen.clear()
+    fit(pair, steps=1, precision="bf16-mixed")
+    assert seen[0].dtype == torch.float32
+    PARTITION.check(seen[0])
 
 
 class TestRunFolders:
@@ -282,11 +324,57 @@ class TestRunFolders:
     def test_a_checkpoint_of_another_run(self, tmp_path):
         self.train(tmp_path / "run")
         other = dataclasses.replace(self.recipe, settings=dataclasses.replace(SETTINGS, seed=3))
-        with pytest.raises(ip.RunFolderError, match="written with seed 0"):
+        recipe_before = (tmp_path / "run" / "recipe.yaml").read_bytes()
+        with pytest.raises(ip.RunFolderError, match="written with seed 0, and this run has 3"):
             ip.train(other, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
         other = dataclasses.replace(self.recipe, partition=ip.Partition({"z": ip.Block(3)}, {"x": ip.Observation()}))
+        with pytest.raises(ip.RunFolderError, match="was written with partition"):
+            ip.train(other, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
+        other = dataclasses.replace(self.recipe, objective={"beta_elbo": {"beta": 9.0}})
+        with pytest.raises(ip.RunFolderError, match="was written with objective"):
+            ip.train(other, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
+        other = dataclasses.replace(self.recipe, networks={"small": {"width": 16}})
         with pytest.raises(ip.DeclarationError, match="do not fit the partition and networks"):
             ip.train(other, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
+        other = dataclasses.replace(self.recipe, settings=dataclasses.replace(SETTINGS, steps=4))
+        with pytest.raises(ip.RunFolderError, match="12 steps behind it, and this run has 4"):
+            ip.train(other, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
+        assert (tmp_path / "run" / "recipe.yaml").read_bytes() == recipe_before
+
+    def test_more_steps(self, tmp_path):
+        self.train(tmp_path / "run")
+        longer = dataclasses.replace(self.recipe, settings=dataclasses.replace(SETTINGS, steps=16))
+        ip.train(longer, images(), (1, 8, 8), tmp_path / "run", resume=True, device="cpu", progress=False)
+        assert ip.load_recipe(tmp_path / "run" / "recipe.yaml").settings.steps == 16
+        with (tmp_path / "run" / METRICS).open() as file:
+            assert [row["step"] for row in csv.DictReader(file)] == ["4", "8", "12", "16"]
+
+    def test_a_damaged_log(self, tmp_path):
+        self.train(tmp_path / "run")
+        (tmp_path / "run" / METRICS).write_text("step,loss\n4,much\n")
+        with pytest.raises(ip.RunFolderError, match=r"metrics\.csv is damaged"):
+            self.train(tmp_path / "run", resume=True)
+        (tmp_path / "run" / METRICS).unlink()
+        self.train(tmp_path / "run", resume=True)
+
+    def test_a_pair_can_be_used_while_it_trains(self, tmp_path):
+        stop_after(5, lambda: self.train(tmp_path / "run"))
+        assert ip.load_pair(tmp_path / "run").partition == PARTITION
+
+    def test_what_fails_after_the_log_is_open_leaves_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ip.Settings, "learning_rate_at", lambda self, step: 1e30)
+        with pytest.raises(ip.TrainingError):
+            self.train(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes.txt").write_text("keep")
+        with pytest.raises(ip.TrainingError):
+            self.train(tmp_path / "mine")
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+    def test_modules_of_your_own_are_no_recipe(self):
+        with pytest.raises(ip.DeclarationError, match="cannot hold modules of your own"):
+            ip.Recipe(PARTITION, networks={"encoders": {"z": torch.nn.Identity()}})
 
     def test_bad_data_leave_nothing_behind(self, tmp_path):
         with pytest.raises(ip.DataError):
