@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infoplace.distributions import make_likelihood, make_prior
-from infoplace.errors import DataError, DeclarationError, RunFolderError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, RunFolderError, check_keys, did_you_mean, join_names
 from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
 from infoplace.networks import Network, make_network
 from infoplace.partition import READ_SUFFIX, Partition, Shapes
@@ -533,23 +533,22 @@ def load_pair(path: str | Path, networks: Networks | None = None, device: str | 
     return pair.to(device)
 
 
+_ROLES = ("encoders", "decoders", "network")
+
+
+def _holds_modules(given: Mapping[str, Any]) -> bool:
+    inner = [part for part in given.values() if isinstance(part, Mapping)]
+    return any(isinstance(module, nn.Module) for part in inner for module in part.values())
+
+
 class _Networks:
     """Which network makes which encoder and decoder."""
 
     def __init__(self, partition: Partition, given: Networks) -> None:
         self.partition = partition
         self.own: dict[str, dict[str, nn.Module]] = {"encoders": {}, "decoders": {}}
-        roles = ("encoders", "decoders", "network")
-        holds_modules = isinstance(given, Mapping) and any(
-            isinstance(v, Mapping) and any(isinstance(m, nn.Module) for m in v.values()) for v in given.values()
-        )
-        if isinstance(given, Mapping) and (holds_modules or set(roles) & set(given)):
-            for key in given:
-                if key not in ("encoders", "decoders", "network"):
-                    raise DeclarationError(
-                        f"networks has no key {key!r}.{did_you_mean(key, ['encoders', 'decoders', 'network'])} "
-                        "It takes encoders, decoders and network"
-                    )
+        if isinstance(given, Mapping) and (set(_ROLES) & set(given) or _holds_modules(given)):
+            check_keys(given, _ROLES, "networks")
             self.network = make_network(given.get("network", "small"))
             for role, known in (("encoders", partition.blocks), ("decoders", partition.observations)):
                 for name, module in (given.get(role) or {}).items():

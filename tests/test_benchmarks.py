@@ -64,3 +64,19 @@ def test_the_page_is_rendered_from_the_files(results_file):
 )
 def test_goals(results_file, value, goal, reached):
     assert results_file.met(value, goal) is reached
+
+
+def test_the_readme_says_what_the_demo_measured():
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    claims = {c["name"]: c for c in json.loads((FOLDER / "results" / "demo.json").read_text())["claims"]}
+    said = {
+        "digit_accuracy_reconstruction": "classifier: {:.2f} on reconstructions",
+        "digit_accuracy_z_l_resampled": "kept: {:.2f} | gone:",
+        "digit_accuracy_z_g_resampled": "| gone: {:.2f} |",
+        "colour_r2_z_l_resampled": "correlation | gone: {:.2f} |",
+        "colour_r2_z_g_resampled": "| kept: {:.2f} |",
+        "demo_train_seconds": "Training takes {:.0f} seconds",
+    }
+    for name, text in said.items():
+        assert text.format(claims[name]["value"]) in readme, name
+    assert f"mean of {claims['demo_train_seconds']['runs']} seeds" in readme

@@ -104,6 +104,18 @@ def test_resume_goes_on(run, recipe, data):
     assert "device must be one of 'auto', 'cpu', 'cuda'; got 'gpu'" in err
 
 
+def test_two_processes_train_together(recipe, data, tmp_path):
+    command = [sys.executable, "-m", "infoplace", "train", recipe, "--data", data, "--out", "run", "--device", "cpu"]
+    done = subprocess.run(
+        [*map(str, command), "--processes", "2"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.count("trained ") == 1
+    assert done.stdout.count("40 images") == 1
+    together, alone = ip.load_pair(tmp_path / "run"), ip.load_recipe(recipe).make_pair((3, 16, 16))
+    assert together.partition == alone.partition
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
 def test_transforms_are_listed(run):
     status, out, _ = run("transforms")
     assert status == 0

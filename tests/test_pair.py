@@ -361,7 +361,8 @@ class TestOwnNetworks:
         [
             ({"encoders": {"zg": Encoder(1, 1)}}, "no such block. Did you mean 'z_g'"),
             ({"decoders": {"y": Decoder(1, (1,))}}, "no such observation"),
-            ({"encoder": {}, "decoders": {}}, "networks has no key 'encoder'. Did you mean 'encoders'"),
+            ({"encoder": {}, "decoders": {}}, "networks has no 'encoder'. Did you mean 'encoders'"),
+            ({"encoder": {"z_g": Encoder(768, 6)}}, "networks has no 'encoder'. Did you mean 'encoders'"),
             ({"encoders": {"z_g": lambda x: x}}, "must be a torch.nn.Module"),
             ({"encoders": {"z_g": Encoder(768, 7)}}, r"the encoder of 'z_g' returns \[2, 7\].*expected \[2, 6\]"),
             ({"encoders": {"z_g": Encoder(700, 6)}}, r"the encoder of 'z_g' fails on input of shape \[2, 3, 16, 16\]"),
