@@ -18,6 +18,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import Predictive
+from pyro.params import param_with_module_name
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +61,10 @@ class _Named(nn.Module):
         self._name = f"infoplace.{self._role}.{next(_fresh_number)}"
 
     def _register(self) -> None:
-        pyro.module(self._name, self)
+        # What pyro.module does, without its warning of every frozen parameter at every step.
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                pyro.param(param_with_module_name(self._name, name), parameter)
 
 
 class _Model(_Named):

@@ -269,6 +269,23 @@ class TestTrainingSideBySide:
                 self.trains(pair, [other for other in pairs if other is not pair], how)
 
 
+@pytest.mark.parametrize("how", ["svi", "torch"])
+def test_frozen_parameters_stay_and_nobody_warns(how):
+    pair = ip.make_pair(two_blocks(), (3, 16, 16))
+    pair.guide.requires_grad_(False)
+    observations, before = pair.partition.observe(images()), copy.deepcopy(pair.state_dict())
+    objective = ip.make_objective("elbo")
+    if how == "svi":
+        SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-2}), loss=objective).step(observations)
+    else:
+        loss = objective(pair.model, pair.guide)
+        optimiser = torch.optim.Adam(loss.parameters(), lr=1e-2)
+        loss(observations).backward()
+        optimiser.step()
+    changed = {name for name, value in pair.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("model.")}
+
+
 class Encoder(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
