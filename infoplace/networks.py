@@ -282,6 +282,17 @@ def _check_shape(network: Network, shape: Shape, what: str) -> None:
         )
 
 
+def _encoder(
+    network: Network, reads: Mapping[str, Shape], outputs: int, hidden: int, grid_trunk: Callable[[Shape], _Trunk]
+) -> _Encoder:
+    """An encoder with ``grid_trunk`` for every grid among the reads, and dense layers for vectors and numbers."""
+    trunks: list[_Trunk] = []
+    for name, shape in reads.items():
+        _check_shape(network, shape, f"the read {name!r}")
+        trunks.append(_VectorTrunk(shape, hidden) if len(shape) < 2 else grid_trunk(shape))
+    return _Encoder(trunks, hidden, outputs)
+
+
 # ---- small -----------------------------------------------------------------------------------------------------------
 
 
@@ -376,14 +387,9 @@ class Small(Network):
             raise DeclarationError(f"{self.spec_name}: depth must be a whole number of at least 0; got {self.depth!r}")
 
     def encoder(self, reads: Mapping[str, Shape], outputs: int) -> nn.Module:
-        trunks: list[_Trunk] = []
-        for name, shape in reads.items():
-            _check_shape(self, shape, f"the read {name!r}")
-            if len(shape) < 2:
-                trunks.append(_VectorTrunk(shape, self.hidden))
-            else:
-                trunks.append(_SmallTrunk(shape, self.width, self.depth, self.channels))
-        return _Encoder(trunks, self.hidden, outputs)
+        return _encoder(
+            self, reads, outputs, self.hidden, lambda shape: _SmallTrunk(shape, self.width, self.depth, self.channels)
+        )
 
     def decoder(self, inputs: int, raw_shape: Shape) -> nn.Module:
         _check_shape(self, raw_shape, "what is to be decoded")
@@ -532,14 +538,7 @@ class Resnet(Network):
         _check_sizes(self, width=self.width, depth=self.depth, hidden=self.hidden)
 
     def encoder(self, reads: Mapping[str, Shape], outputs: int) -> nn.Module:
-        trunks: list[_Trunk] = []
-        for name, shape in reads.items():
-            _check_shape(self, shape, f"the read {name!r}")
-            if len(shape) < 2:
-                trunks.append(_VectorTrunk(shape, self.hidden))
-            else:
-                trunks.append(_ResnetTrunk(shape, self.width, self.depth))
-        return _Encoder(trunks, self.hidden, outputs)
+        return _encoder(self, reads, outputs, self.hidden, lambda shape: _ResnetTrunk(shape, self.width, self.depth))
 
     def decoder(self, inputs: int, raw_shape: Shape) -> nn.Module:
         _check_shape(self, raw_shape, "what is to be decoded")

@@ -46,6 +46,8 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
 
 TENSORBOARD = "tensorboard"
+WRITTEN = ("recipe.yaml", METRICS, TENSORBOARD, "partition.yaml", "pair.json", "weights.safetensors")
+"""What a run writes before its first checkpoint is whole."""
 
 
 class Resident(Protocol):
@@ -335,9 +337,10 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if is_main_process() and folder.is_dir() and not (folder / CHECKPOINT).exists():
-            for path in folder.iterdir():
-                if path.name not in before:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # By name, never all that is new: somebody else may be writing into the folder too.
+            for name in sorted(set(WRITTEN) - before):
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if not existed and not any(folder.iterdir()):
                 folder.rmdir()
         raise

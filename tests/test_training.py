@@ -372,6 +372,17 @@ class TestRunFolders:
             self.train(tmp_path / "mine")
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
+    def test_a_failed_run_removes_no_file_of_anybody_else(self, tmp_path, monkeypatch):
+        def rate(self, step):
+            (tmp_path / "mine" / "elsewhere.txt").write_text("written meanwhile")
+            return 1e30
+
+        (tmp_path / "mine").mkdir()
+        monkeypatch.setattr(ip.Settings, "learning_rate_at", rate)
+        with pytest.raises(ip.TrainingError):
+            self.train(tmp_path / "mine")
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["elsewhere.txt"]
+
     def test_modules_of_your_own_are_no_recipe(self):
         with pytest.raises(ip.DeclarationError, match="cannot hold modules of your own"):
             ip.Recipe(PARTITION, networks={"encoders": {"z": torch.nn.Identity()}})
