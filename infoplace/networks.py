@@ -302,9 +302,10 @@ def _cell_side(sizes: Shape) -> int:
 
 
 class _SmallTrunk(_Trunk):
-    """Cells, one layer for each, a few channels of every cell; the mean and the spread of each channel pass by.
+    """Cells, one layer for each, a few channels of every cell; mean, spread and skewness pass by.
 
-    The grid is read with its mean and spread taken out, so that shape is seen apart from colour and contrast.
+    The grid is read with its mean, its spread and the sign of its skewness taken out, so that shape is seen apart from
+    colour, contrast and polarity: a dark figure on a light ground looks like a light one on a dark ground.
     """
 
     def __init__(self, shape: Shape, width: int, depth: int, channels: int) -> None:
@@ -315,7 +316,7 @@ class _SmallTrunk(_Trunk):
         for _ in range(depth):
             layers += [nn.GroupNorm(_groups(width), width), nn.SiLU(), _convolution(dims, width, width, 3)]
         layers += [nn.GroupNorm(_groups(width), width), nn.SiLU(), _convolution(dims, width, channels, 1), nn.Flatten()]
-        self.features, self.direct = channels * math.prod(cells.cells), 2 * shape[0]
+        self.features, self.direct = channels * math.prod(cells.cells), 2 * shape[0] + 1
         self.layers = nn.Sequential(*layers, nn.LayerNorm(self.features))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,7 +327,11 @@ class _SmallTrunk(_Trunk):
         common = variance.mean(1, keepdim=True).sqrt()
         ones = (1,) * (x.ndim - 2)
         normal = (x - mean.reshape(*mean.shape, *ones)) / common.reshape(-1, 1, *ones)
-        return self.layers(normal), torch.cat([(mean - 0.5) * 4, variance.log() / 2 + 2], dim=1)
+        # The ground is most of a picture, so what stands out from it pulls the third moment to its own side.
+        skewness = normal.mean(1).flatten(1).pow(3).mean(1)
+        sign = torch.where(skewness < 0, -1.0, 1.0).to(x.dtype)
+        passed = [(mean - 0.5) * 4, variance.log() / 2 + 2, skewness.clamp(-2, 2).unsqueeze(1)]
+        return self.layers(normal * sign.reshape(-1, 1, *ones)), torch.cat(passed, dim=1)
 
 
 class _SmallDecoder(nn.Module):
@@ -364,8 +369,8 @@ class Small(Network):
     """About a million weights for 32x32 images: good digits and colours in minutes on two processor cores.
 
     Grids (images `[channels, height, width]`, signals `[channels, length]`, volumes) are read and written in cells, with
-    few convolutions at full resolution. The encoder sees shape apart from colour and contrast; the decoder makes maps and,
-    for each sample, their colours. Vectors and numbers go through two layers.
+    few convolutions at full resolution. The encoder sees shape apart from colour, contrast and polarity; the decoder makes
+    maps and, for each sample, their colours. Vectors and numbers go through two layers.
 
     Args:
         width: channels of the convolutions.

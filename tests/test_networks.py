@@ -245,13 +245,16 @@ class TestCells:
 
 
 class TestWhatSmallSees:
-    def test_shape_is_seen_apart_from_brightness_and_contrast(self):
+    @pytest.mark.parametrize(("gain", "offset"), [(0.4, 0.1), (-0.4, 0.9)], ids=["contrast", "polarity"])
+    def test_shape_is_seen_apart_from_brightness_contrast_and_polarity(self, gain, offset):
         trunk = networks._SmallTrunk((3, 16, 16), width=16, depth=0, channels=4)
-        x = torch.rand(4, 3, 16, 16)
+        x = torch.rand(4, 3, 16, 16) ** 3
         features, passed = trunk(x)
-        other_features, other_passed = trunk(0.1 + 0.4 * x)
+        other_features, other_passed = trunk(offset + gain * x)
         torch.testing.assert_close(other_features, features, rtol=0.02, atol=0.02)
-        assert (other_passed - passed).abs().min() > 0.1
+        # Nothing is lost: the mean and the spread of each channel pass by, and the side on which the tail is.
+        assert (other_passed - passed)[:, :6].abs().max(0).values.min() > 0.1
+        assert ((other_passed[:, 6] > 0) == (gain > 0)).all()
 
     def test_a_batch_of_codes_learns_an_image_each(self):
         network = make_network({"small": {"width": 16, "hidden": 64}})
