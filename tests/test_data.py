@@ -245,6 +245,11 @@ class TestStreetNumbers:
         low, high = settings.ground_luminance
         brightness = luminance(factors["ground"])
         assert low - 1e-5 <= float(brightness.min()) <= float(brightness.max()) <= high + 1e-5
+        assert torch.equal(factors["ground_luminance"], brightness)
+        # Luminance and chroma are another way to write the ground down: it can be had back from them.
+        red, blue = (factors["ground_chroma"] + brightness.unsqueeze(1)).unbind(1)
+        green = (brightness - 0.299 * red - 0.114 * blue) / 0.587
+        assert torch.allclose(torch.stack([red, green, blue], dim=1), factors["ground"], atol=1e-5)
 
     @pytest.mark.parametrize("preset", PRESETS)
     def test_polarity_and_contrast_are_those_of_the_colours(self, preset: str) -> None:
