@@ -1,0 +1,379 @@
+"""Metrics by name: what a trained pair is measured with, and how a plugin adds a measurement.
+
+A metric reads a :class:`Subject`, which holds everything an evaluation knows (latents, factors, a decoder, predictors, the
+model and the guide), and returns tidy tables. ``infoplace evaluate`` builds the subject of a run folder; anybody else may
+build one of plain tensors, with only the parts that the metric asks for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from infoplace.errors import DataError, DeclarationError, join_names
+from infoplace.metrics.disentanglement import dci, mig, sap
+from infoplace.metrics.likelihood import bits_per_dim, block_kl
+from infoplace.metrics.placing import placement
+from infoplace.metrics.swapping import CHANGES, Decode, DrawPrior, ReadsFactor, swap
+from infoplace.registry import Configurable, Description, Registry
+
+__all__ = [
+    "LackingError",
+    "Metric",
+    "Rows",
+    "Subject",
+    "Tables",
+    "describe_metric",
+    "list_metrics",
+    "make_metric",
+    "register_metric",
+]
+
+Rows = list[dict[str, Any]]
+"""A tidy table: one finding a row, of plain values, ready for a CSV or a data frame."""
+
+Tables = dict[str, Rows]
+"""Table name to rows."""
+
+Latents = Mapping[str, Tensor]
+
+
+class LackingError(DataError):
+    """A metric was asked of a subject that has not got what it needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a metric may look at. Leave out what is not known: a metric that needs it says so.
+
+    Args:
+        latents: ``{block: [N, dim]}``, encodings of the test images.
+        factors: ``{factor: [N] or [N, channels]}``, their true factors; integers are labels, floats are values.
+        train_latents: the same of training images; probes are fitted on them.
+        train_factors: their factors.
+        untrained: the training and the test images as encoders see them that were never trained, ``(train, test)``.
+        carriers: ``{factor: block}``, the block that is declared to carry each; not every factor needs one.
+        given: ``{factor: other factor}``, what the swap test also holds a factor's score against.
+        images: the test images `[N, channels, height, width]`, uint8 or float in [0, 1].
+        predictors: ``{factor: predictor}``, which read factors off images.
+        decode: ``{block: [n, dim]}`` to images in [0, 1].
+        prior: ``(block, n, generator)`` to draws `[n, dim]` of that block's prior.
+        model: the Pyro model.
+        guide: its guide.
+        observations: ``{observation: [N, ...]}`` of the test images, what model and guide are called with.
+        hangs_on: ``{observation: blocks}``, the latent sites that each observed site hangs on.
+        described: what ``latents`` are, for the reader: posterior means, or samples.
+        seed: of every random choice.
+        device: where probes are fitted.
+        progress: called as ``progress(done, total)``.
+    """
+
+    latents: Latents = dataclasses.field(default_factory=dict)
+    factors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    train_latents: Latents | None = None
+    train_factors: Mapping[str, Tensor] | None = None
+    untrained: tuple[Latents, Latents] | None = None
+    carriers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: Tensor | None = None
+    predictors: Mapping[str, ReadsFactor] | None = None
+    decode: Decode | None = None
+    prior: DrawPrior | None = None
+    model: Callable[..., Any] | None = None
+    guide: Callable[..., Any] | None = None
+    observations: Mapping[str, Tensor] | None = None
+    hangs_on: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    described: str = "posterior means"
+    seed: int = 0
+    device: str | torch.device = "cpu"
+    progress: Callable[[int, int], None] | None = None
+
+    def say(self, done: int, total: int) -> None:
+        """Tell whoever listens how far a metric is."""
+        if self.progress is not None:
+            self.progress(done, total)
+
+    def need(self, metric: str, *parts: str) -> list[Any]:
+        """The named parts, in order.
+
+        Raises:
+            LackingError: this subject has not got one.
+        """
+        missing = [part for part in parts if getattr(self, part) is None or getattr(self, part) == {}]
+        if missing:
+            raise LackingError(
+                f"{metric} needs {join_names(missing)}, which this subject lacks; pass Subject({missing[0]}=..., ...)"
+            )
+        return [getattr(self, part) for part in parts]
+
+
+class Metric(Configurable):
+    """A measurement of a trained pair. A subclass has parameters as fields and defines :meth:`tables`."""
+
+    def tables(self, subject: Subject) -> Tables:
+        """Measure; what a subclass defines.
+
+        Args:
+            subject: what there is to look at; ask :meth:`Subject.need` for the parts.
+
+        Returns:
+            ``{table: rows}``, each row a dict of plain values.
+
+        Raises:
+            LackingError: the subject has not got what this metric needs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no tables(self, subject)")
+
+
+RegisteredMetric = TypeVar("RegisteredMetric", bound=type[Metric])
+_metrics: Registry[Metric] = Registry("metric", Metric, "infoplace.metrics")
+
+
+@overload
+def register_metric(
+    name: str, implementation: None = None, /, *, overwrite: bool = False
+) -> Callable[[RegisteredMetric], RegisteredMetric]: ...
+@overload
+def register_metric(name: str, implementation: RegisteredMetric, /, *, overwrite: bool = False) -> RegisteredMetric: ...
+@overload
+def register_metric(
+    name: str, /, *, alias: str | None = None, overwrite: bool = False, **parameters: Any
+) -> Metric: ...
+def register_metric(
+    name: str,
+    implementation: Any = None,
+    /,
+    *,
+    alias: str | None = None,
+    overwrite: bool = False,
+    **parameters: Any,
+) -> Any:
+    """Configure a known metric, or register a new one.
+
+    With parameters, they become what the bare name means from now on, and the configured metric is returned. With a class
+    (or as a decorator, from the name alone), the class is registered and returned.
+
+    Args:
+        name: the metric's name.
+        implementation: a class derived from :class:`Metric`.
+        alias: a second name to keep the parameters under, leaving ``name`` as it was.
+        overwrite: take a name that another owner holds.
+        parameters: the metric's parameters.
+
+    Raises:
+        DeclarationError: parameters that the metric refuses, a name that another owner holds, or a class that is not a
+            metric.
+        UnknownNameError: parameters for an unknown name.
+
+    >>> @register_metric("dimensions")
+    ... class Dimensions(Metric):
+    ...     def tables(self, subject):
+    ...         return {"dimensions": [{"block": name, "dims": z.shape[1]} for name, z in subject.latents.items()]}
+    >>> make_metric("dimensions").tables(Subject(latents={"z": torch.zeros(5, 2)}))
+    {'dimensions': [{'block': 'z', 'dims': 2}]}
+    """
+    register: Callable[..., Any] = _metrics.register  # its overloads leave out the mistakes that it has messages for
+    return register(name, implementation, alias=alias, overwrite=overwrite, **parameters)
+
+
+def make_metric(spec: Metric | str | Mapping[str, Any], /, **parameters: Any) -> Metric:
+    """The metric that a name or a spec means; a metric is returned as it is.
+
+    Args:
+        spec: ``"swap"``, ``{"swap": {"how": ["prior"]}}`` or a :class:`Metric`.
+        parameters: more of its parameters.
+
+    Raises:
+        UnknownNameError: no metric of that name.
+        DeclarationError: parameters that it refuses.
+
+    >>> make_metric("swap", how=["prior"])
+    Swap(how=('prior',))
+    """
+    return _metrics.make(spec, **parameters)
+
+
+def list_metrics() -> list[str]:
+    """The names of all metrics: built in, registered, and of installed plugins.
+
+    >>> "placement" in list_metrics()
+    True
+    """
+    return _metrics.names()
+
+
+def describe_metric(name: str) -> Description:
+    """A metric's description and parameters.
+
+    Raises:
+        UnknownNameError: no metric of that name.
+
+    >>> list(describe_metric("bits_per_dim").parameters)
+    ['samples', 'images']
+    """
+    return _metrics.describe(name)
+
+
+def _check_counts(metric: Metric, *fields: str) -> None:
+    for field in fields:
+        value = getattr(metric, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise DeclarationError(f"{metric.spec_name}: {field} must be a whole number of at least 1; got {value!r}")
+
+
+@register_metric("swap")
+class Swap(Metric):
+    """Change one block, decode, and read every factor off the image: the paper's Figure 3, for all blocks and factors.
+
+    Tables ``swap`` and, for factors that have a carrier, ``kept_crossed``; see :func:`~infoplace.metrics.swap`.
+
+    Args:
+        how: what a block is replaced with: ``"prior"``, ``"other image"``, or both.
+    """
+
+    how: tuple[str, ...] = CHANGES
+
+    def __post_init__(self) -> None:
+        how = (self.how,) if isinstance(self.how, str) else tuple(self.how)
+        self._set("how", how)
+        if not how or any(way not in CHANGES for way in how):
+            raise DeclarationError(f"swap: how must list some of {join_names(CHANGES)}; got {self.how!r}")
+
+    def tables(self, subject: Subject) -> Tables:
+        parts = ("latents", "decode", "prior", "images", "factors", "predictors")
+        table = swap(
+            *subject.need("swap", *parts),
+            given=subject.given,
+            how=self.how,
+            generator=torch.Generator().manual_seed(subject.seed),
+            described=subject.described,
+        )
+        measured = [
+            (factor, block, way)
+            for factor in table.factors
+            if (block := subject.carriers.get(factor.partition(" given ")[0])) is not None
+            for way in self.how
+        ]
+        declared = [
+            {
+                "factor": factor,
+                "block": block,
+                "how": way,
+                "kept": table.kept(factor, block, way),
+                "crossed": table.crossed(factor, block, way),
+            }
+            for factor, block, way in measured
+        ]
+        return {"swap": table.rows(), "kept_crossed": declared}
+
+
+@register_metric("placement")
+class Placement(Metric):
+    """Which block tells which factor: probes of every factor from every block, with their controls.
+
+    Tables ``placement`` and ``placement_summary``; see :func:`~infoplace.metrics.placement`.
+
+    Args:
+        probes: ``"linear"``, ``"mlp"``, or both.
+        bootstrap: resamples of the test images behind each interval.
+    """
+
+    probes: tuple[str, ...] = ("linear", "mlp")
+    bootstrap: int = 200
+
+    def __post_init__(self) -> None:
+        self._set("probes", (self.probes,) if isinstance(self.probes, str) else tuple(self.probes))
+        _check_counts(self, "bootstrap")
+
+    def tables(self, subject: Subject) -> Tables:
+        table = placement(
+            *subject.need("placement", "train_latents", "train_factors", "latents", "factors"),
+            untrained=subject.untrained,
+            probes=self.probes,
+            bootstrap=self.bootstrap,
+            seed=subject.seed,
+            device=subject.device,
+            progress=lambda done, total, what: subject.say(done, total),
+        )
+        carriers = {factor: block for factor, block in subject.carriers.items() if factor in subject.factors}
+        return {"placement": table.rows(), "placement_summary": table.summary(carriers or None)}
+
+
+@register_metric("kl")
+class BlockKL(Metric):
+    """The KL of every block, which bounds what it knows of its input; see :func:`~infoplace.metrics.block_kl`.
+
+    Table ``kl``.
+
+    Args:
+        images: at most so many images are read.
+    """
+
+    images: int = 2000
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "images")
+
+    def tables(self, subject: Subject) -> Tables:
+        model, guide, observed = subject.need("kl", "model", "guide", "observations")
+        observations = {name: value[: self.images] for name, value in observed.items()}
+        return {"kl": block_kl(model, guide, observations, seed=subject.seed).rows()}
+
+
+@register_metric("bits_per_dim")
+class BitsPerDim(Metric):
+    """The importance-weighted bound of every observation, in bits per dim; see :func:`~infoplace.metrics.bits_per_dim`.
+
+    Table ``bits_per_dim``.
+
+    Args:
+        samples: draws from the guide behind each bound.
+        images: at most so many images are read.
+    """
+
+    samples: int = 64
+    images: int = 200
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "samples", "images")
+
+    def tables(self, subject: Subject) -> Tables:
+        model, guide, observed, hangs_on = subject.need("bits_per_dim", "model", "guide", "observations", "hangs_on")
+        observations = {name: value[: self.images] for name, value in observed.items()}
+        rows: Rows = []
+        for done, (site, latents) in enumerate(hangs_on.items()):
+            subject.say(done, len(hangs_on))
+            bound = bits_per_dim(
+                model, guide, observations, site,
+                samples=self.samples, latents=latents, seed=subject.seed,
+            )  # fmt: skip
+            rows += bound.rows()
+        return {"bits_per_dim": rows}
+
+
+@register_metric("disentanglement")
+class Disentanglement(Metric):
+    """MIG, DCI and SAP over the joined dimensions of all blocks, for comparison with the literature.
+
+    Table ``disentanglement``; see :func:`~infoplace.metrics.mig`, :func:`~infoplace.metrics.dci` and
+    :func:`~infoplace.metrics.sap`.
+
+    Args:
+        images: at most so many images are read.
+    """
+
+    images: int = 5000
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "images")
+
+    def tables(self, subject: Subject) -> Tables:
+        latents, factors = (
+            {name: value[: self.images] for name, value in part.items()}
+            for part in subject.need("disentanglement", "latents", "factors")
+        )
+        return {"disentanglement": [row for score in (mig, dci, sap) for row in score(latents, factors).rows()]}
