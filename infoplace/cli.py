@@ -1,4 +1,4 @@
-"""The command line: ``infoplace demo | train | sample | transforms``.
+"""The command line: ``infoplace demo | train | sample | evaluate | report | transforms``.
 
 Every error of a user's input ends in one sentence on standard error and exit status 2; nothing is half-written.
 """
@@ -123,6 +123,71 @@ def sample(
         raise DeclarationError("the run does not say what it was trained on; say which images to show with --data")
     for path in draw_figures(pair, _load(source, split, limit=256), out or run, seed=seed, log=run / "metrics.csv"):
         print(path)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[str | None, typer.Option(help="A set's name or a path; left out, the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    factors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--factor",
+            help="A factor to measure, and the block that should carry it: --factor digit=z_g, or --factor digit. "
+            "Repeatable; left out, what the recipe says, or all that the data have.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="What to measure: swap, placement, kl, ... Repeatable; left out, everything."),
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="At most so many images; left out, all.", min=2)] = None,
+    samples: Annotated[bool, typer.Option("--samples/--means", help="Use draws from the posteriors.")] = False,
+    seed: Annotated[int, typer.Option(help="Seeds every random choice.", min=0, max=2**32 - 1)] = 0,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to; left out, the run folder.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a run: which block carries which factor. Writes evaluation.json and a CSV for each table."""
+    from infoplace.evaluation import evaluate as measure
+    from infoplace.evaluation import progress_bar
+    from infoplace.recipe import Factor
+
+    chosen: dict[str, Factor] | None = None
+    if factors:
+        declared = ip.load_recipe(run / "recipe.yaml").factors if (run / "recipe.yaml").is_file() else {}
+        chosen = {}
+        for text in factors:
+            name, equals, block = text.partition("=")
+            chosen[name] = Factor(block) if equals else declared.get(name, Factor())
+    with progress_bar() as report:
+        found = measure(
+            run, data=data, split=split, factors=chosen, metrics=metrics, images=images, samples=samples, seed=seed,
+            device=device, out=out, report=report,
+        )  # fmt: skip
+    print(found)
+    print(f"\nwritten to {(out or run) / 'evaluation.json'} and evaluation_*.csv beside it")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are set side by side.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    data: Annotated[str | None, typer.Option(help="A set's name or a path; left out, the runs' own.")] = None,
+    split: Annotated[str, typer.Option(help="The split whose images are shown.")] = "test",
+    images: Annotated[int, typer.Option(help="Images to choose from for each block, at most.", min=2)] = 12,
+    seed: Annotated[int, typer.Option(help="Seeds the draws.", min=0, max=2**32 - 1)] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Write one self-contained HTML page about some runs: what was declared, what was measured, and a swap explorer."""
+    from infoplace.report import write_report
+
+    print(
+        write_report(
+            runs, out, data=data, split=split, images=images, seed=seed, device=device, overwrite=overwrite
+        )
+    )
 
 
 @transforms_app.callback()

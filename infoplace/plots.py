@@ -36,6 +36,7 @@ __all__ = [
     "save",
     "swap_bars",
     "swap_grid",
+    "sweep_lines",
     "variation_grids",
 ]
 
@@ -408,6 +409,48 @@ def swap_bars(
         panel.set_ylim(0, 1.12)
         panel.set_yticks([0, 0.25, 0.5, 0.75, 1])
         _sober(panel)
+    return figure
+
+
+def sweep_lines(lines: Mapping[str, Mapping[float, Sequence[float]]], label: str, lowest: float = -0.05) -> Figure:
+    """Scores over a setting: a line for each score through its means, a dot for each run.
+
+    The settings are set out evenly, in order, since they mostly grow by factors.
+
+    Args:
+        lines: ``{score: {setting: [one number for each run]}}``.
+        label: what the setting is.
+        lowest: where the vertical axis begins, for scores whose best is 1.
+
+    Raises:
+        DataError: nothing to draw, a setting without a run, or lines over different settings.
+
+    >>> figure = sweep_lines({"kept": {1: [0.98, 0.97], 10: [0.96, 0.97]}, "crossed": {1: [0.0, 0.01], 10: [0.02, 0.0]}}, "beta")
+    """
+    from matplotlib.figure import Figure
+
+    settings = [sorted(line) for line in lines.values()]
+    if not settings or not settings[0]:
+        raise DataError("sweep_lines has nothing to draw; give {score: {setting: [number, ...]}}")
+    if any(other != settings[0] for other in settings):
+        raise DataError("sweep_lines: the lines have different settings; measure every score at each of them")
+    empty = [(name, setting) for name, line in lines.items() for setting, values in line.items() if not len(values)]
+    if empty:
+        raise DataError(f"sweep_lines: {empty[0][0]!r} has no number at {empty[0][1]:g}")
+    figure = Figure(figsize=(5.2, 3.0), dpi=_DPI, facecolor="white", layout="constrained")
+    panel = figure.subplots()
+    for index, (name, line) in enumerate(lines.items()):
+        colour = COLOURS[index % 6]
+        runs = [(place, value) for place, setting in enumerate(settings[0]) for value in line[setting]]
+        means = [sum(line[setting]) / len(line[setting]) for setting in settings[0]]
+        panel.plot(range(len(means)), means, color=colour, lw=1.4, ls=("-", "--", ":")[index // 2 % 3])
+        panel.plot(*zip(*runs, strict=True), ".", color=colour, ms=5)
+        panel.plot([], [], color=colour, lw=1.4, ls=("-", "--", ":")[index // 2 % 3], marker=".", label=_words(name))
+    panel.set_xticks(range(len(settings[0])), [f"{setting:g}" for setting in settings[0]])
+    panel.set_xlabel(label, fontsize=_TEXT, color=_INK)
+    panel.set_ylim(min(lowest, panel.get_ylim()[0]), max(1.05, panel.get_ylim()[1]))
+    figure.legend(loc="outside right center", frameon=False, fontsize=_TEXT - 1)
+    _sober(panel)
     return figure
 
 

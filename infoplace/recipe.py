@@ -18,7 +18,7 @@ from infoplace.objectives import Objective, make_objective
 from infoplace.pair import Pair, make_pair, seeded
 from infoplace.partition import Partition
 
-__all__ = ["Recipe", "Settings", "load_recipe", "shipped_recipes"]
+__all__ = ["Factor", "Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -116,8 +116,40 @@ def _set_float(settings: Settings, key: str, above: float | None = None, least: 
 
 
 @dataclasses.dataclass(frozen=True)
+class Factor:
+    """A known factor of the data, and where the declaration means it to go.
+
+    Args:
+        block: the block that should carry it; None measures it and expects nothing.
+        given: a discrete factor that tells something of this one (polarity of a ground colour): the swap test then also
+            holds the score given that factor.
+    """
+
+    block: str | None = None
+    given: str | None = None
+
+    @classmethod
+    def from_spec(cls, name: str, spec: Any) -> Factor:
+        """A block's name, ``{block: z_l, given: polarity}``, or None. Raises DeclarationError for anything else."""
+        if spec is None or isinstance(spec, str):
+            return cls(spec)
+        if not isinstance(spec, Mapping):
+            raise DeclarationError(
+                f"factors: {name} is written as the block that should carry it, as {name}: z_g; got {spec!r}"
+            )
+        check_keys(spec, ("block", "given"), f"factors: {name}")
+        for key, value in spec.items():
+            if value is not None and not isinstance(value, str):
+                raise DeclarationError(f"factors: {name}: {key} is a name; got {value!r}")
+        return cls(**spec)
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A whole training run as a file: the partition, the networks, the objective, the data and the settings.
+    """A whole training run as a file: the partition, the networks, the objective, the data, the settings and the factors.
+
+    ``factors`` says which block each known factor of the data is meant to go to, as ``{"digit": "z_g"}``; training does not
+    read it, ``infoplace evaluate`` holds the run against it.
 
     >>> recipe = Recipe.from_dict({
     ...     "partition": {"blocks": {"z": {"dim": 2}}, "observations": {"x": {}}},
@@ -133,8 +165,22 @@ class Recipe:
     objective: Objective | str | Mapping[str, Any] = "elbo"
     data: str | None = None
     settings: Settings = dataclasses.field(default_factory=Settings)
+    factors: Mapping[str, Factor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.factors, Mapping):
+            raise DeclarationError(f"a recipe's factors are written as {{digit: z_g, ...}}; got {self.factors!r}")
+        factors = {
+            str(name): factor if isinstance(factor, Factor) else Factor.from_spec(str(name), factor)
+            for name, factor in self.factors.items()
+        }
+        for name, factor in factors.items():
+            if factor.block is not None and factor.block not in self.partition.blocks:
+                raise DeclarationError(
+                    f"factors: {name} should be carried by {factor.block!r}, and the partition has "
+                    f"{join_names(self.partition.blocks)}.{did_you_mean(factor.block, self.partition.blocks)}"
+                )
+        object.__setattr__(self, "factors", factors)
         if isinstance(self.networks, Mapping) and {"encoders", "decoders"} & set(self.networks):
             raise DeclarationError(
                 "a recipe is a file, which cannot hold modules of your own; make the pair with them, train it with "
@@ -150,7 +196,7 @@ class Recipe:
         Raises:
             DeclarationError: an unknown key, or anything that the parts refuse.
         """
-        known = ("partition", "networks", "objective", "data", "training")
+        known = ("partition", "networks", "objective", "data", "training", "factors")
         if not isinstance(spec, Mapping):
             raise DeclarationError(f"a recipe is written as {{partition: ..., training: ...}}; got {spec!r}")
         check_keys(spec, known, "a recipe")
@@ -165,6 +211,7 @@ class Recipe:
             objective=spec.get("objective", "elbo"),
             data=data,
             settings=settings_from(spec.get("training") or {}),
+            factors=spec.get("factors") or {},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,6 +223,7 @@ class Recipe:
             "objective": make_objective(self.objective).to_spec(),
             "data": self.data,
             "training": {**settings, "betas": list(settings["betas"])},
+            "factors": {name: dataclasses.asdict(factor) for name, factor in self.factors.items()},
         }
 
     def make_pair(self, data_shape: Any) -> Pair:
@@ -211,7 +259,7 @@ def load_recipe(path: str | Path) -> Recipe:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with infoplace: name to file.
 
-    >>> "demo" in shipped_recipes()
+    >>> "experiment1" in shipped_recipes()
     True
     """
     # A wheel holds them beside the modules; a checkout keeps them at its top.

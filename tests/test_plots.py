@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -319,3 +320,30 @@ def test_unequal_numbers_are_named():
         plots.image_grid(x, columns=0)
     with pytest.raises(DeclarationError, match="at least one grid"):
         plots.variation_grids({})
+
+
+class TestSweepLines:
+    LINES: ClassVar = {"kept": {1: [0.9, 0.8], 10: [0.7, 0.9]}, "crossed": {1: [0.0, 0.1], 10: [0.3, 0.1]}}
+
+    def test_a_line_goes_through_the_means_and_every_run_is_a_dot(self):
+        (panel,) = plots.sweep_lines(self.LINES, "beta").axes
+        drawn = {line.get_label(): line for line in panel.lines}
+        assert {"kept", "crossed"} <= set(drawn)
+        shown = [line.get_xydata().tolist() for line in panel.lines]
+        assert [[0, pytest.approx(0.85)], [1, pytest.approx(0.8)]] in shown
+        assert [[0.0, 0.0], [0.0, 0.1], [1.0, 0.3], [1.0, 0.1]] in shown
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "10"]
+        assert panel.get_xlabel() == "beta"
+
+    @pytest.mark.parametrize(
+        ("lines", "text"),
+        [
+            ({}, "nothing to draw"),
+            ({"kept": {}}, "nothing to draw"),
+            ({"kept": {1: [1.0]}, "crossed": {2: [1.0]}}, "different settings"),
+            ({"kept": {1: []}}, "'kept' has no number at 1"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(self, lines, text):
+        with pytest.raises(DataError, match=text):
+            plots.sweep_lines(lines, "beta")

@@ -1,0 +1,219 @@
+"""Measuring a run from its folder: the tables, the files, what is asked for, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+
+import pytest
+import torch
+import yaml
+
+import infoplace as ip
+from infoplace.data import ImageData, load
+from infoplace.evaluation import EVALUATION, encodings, evaluate, progress_bar, subject_of
+from infoplace.metrics import LackingError, Metric, Subject, list_metrics, make_metric, register_metric
+from infoplace.probes import Predictor, train_classifier, train_regressor
+from infoplace.recipe import Factor
+
+SPEC = {
+    "data": "street_numbers/easy",
+    "partition": {
+        "blocks": {"z_g": {"dim": 4}, "z_l": {"dim": 3}},
+        "observations": {
+            "x": {"blocks": ["z_g", "z_l"]},
+            "x_hat": {"blocks": ["z_l"], "transform": {"patch_shuffle": {"n": 8}}, "redraw": True},
+        },
+    },
+    "objective": {"beta_elbo": {"beta": 2.0}},
+    "training": {"steps": 2, "batch_size": 8},
+    "factors": {"digit": "z_g", "ground": {"block": "z_l", "given": "count"}, "count": None},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps on 200 images, and a small set's name that stands for the data."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    recipe = ip.Recipe.from_dict(SPEC)
+    train = load("street_numbers/easy", "train", size=200)
+    ip.train(recipe, train, train.shape, folder, device="cpu", progress=False)
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Data of a few images and predictors of a few steps, so that the whole of an evaluation takes a second."""
+
+    def few(source, split="train", limit=None, **options):
+        return load(source, split, size=min(limit or 60, {"train": 200}.get(split, 60)))
+
+    def quick(data, factor, **options) -> Predictor:
+        values = data.factors[factor]
+        if values.is_floating_point():
+            return train_regressor(data.images, values, steps=2)
+        return train_classifier(data.images, values, steps=2)
+
+    monkeypatch.setattr("infoplace.evaluation.load", few)
+    monkeypatch.setattr("infoplace.evaluation.predictor_for", quick)
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_is_measured_and_written(trained, small, tmp_path):
+    told = []
+    found = evaluate(trained, device="cpu", out=tmp_path, report=lambda what, done, total: told.append((what, done, total)))
+    written = json.loads((tmp_path / EVALUATION).read_text())
+    assert written == found.to_dict()
+    assert set(written["tables"]) == {
+        "swap", "kept_crossed", "placement", "placement_summary", "kl", "bits_per_dim", "disentanglement"
+    }  # fmt: skip
+    for table, rows in written["tables"].items():
+        with (tmp_path / f"evaluation_{table}.csv").open(newline="") as file:
+            read = list(csv.DictReader(file))
+        assert len(read) == len(rows) > 0
+        assert {key: "" if value is None else str(value) for key, value in rows[0].items()} == read[0]
+        assert table in str(found)
+    assert {row["factor"] for row in written["tables"]["placement"]} == {"digit", "ground", "count"}
+    assert {row["block"] for row in written["tables"]["kl"]} == {"z_g", "z_l"}
+    assert {row["observation"] for row in written["tables"]["bits_per_dim"]} == {"x", "x_hat"}
+    assert {(row["factor"], row["block"]) for row in written["tables"]["kept_crossed"]} == {
+        ("digit", "z_g"), ("ground", "z_l"), ("ground given count", "z_l")
+    }  # fmt: skip
+    assert written["data"]["split"] == "test"
+    assert written["factors"]["ground"] == {"block": "z_l", "given": "count"}
+    assert {what for what, _, _ in told} >= {"swap", "placement", "predictor of digit"}
+    assert all(0 <= done <= total for _, done, total in told)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_samples_give_others(trained, small, tmp_path):
+    once, again, drawn = (
+        evaluate(trained, device="cpu", out=tmp_path, metrics=["swap"], samples=samples, seed=3).tables["swap"]
+        for samples in (False, False, True)
+    )
+    assert once == again
+    assert once != drawn
+
+
+def test_a_metric_of_ones_own_is_measured_beside_the_built_in_ones(trained, small, tmp_path):
+    @register_metric("spread_of_blocks", overwrite=True)
+    class Spread(Metric):
+        """The mean standard deviation of each block's dimensions."""
+
+        def tables(self, subject):
+            (latents,) = subject.need("spread_of_blocks", "latents")
+            return {"spread": [{"block": name, "spread": float(z.std(0).mean())} for name, z in latents.items()]}
+
+    assert "spread_of_blocks" in list_metrics()
+    found = evaluate(trained, device="cpu", out=tmp_path, metrics=["spread_of_blocks", {"kl": {"images": 20}}])
+    assert set(found.tables) == {"spread", "kl"}
+    assert (tmp_path / "evaluation_spread.csv").is_file()
+
+
+def test_images_without_factors_are_measured_as_far_as_it_goes(trained, small, monkeypatch, tmp_path):
+    bare = load("street_numbers/easy", "test", size=30)
+    monkeypatch.setattr("infoplace.evaluation.load", lambda *a, **k: dataclasses.replace(bare, factors={}))
+    found = evaluate(trained, device="cpu", out=tmp_path, factors={})
+    assert set(found.tables) == {"kl", "bits_per_dim"}
+    assert set(found.described["skipped"]) == {"swap", "placement", "disentanglement"}
+    assert "swap: skipped, swap needs 'factors'" in str(found)
+    with pytest.raises(LackingError, match="swap needs 'factors', 'predictors', which this subject lacks"):
+        evaluate(trained, device="cpu", out=tmp_path, factors={}, metrics=["swap"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"factors": {"digit": "z_q"}}, ip.UnknownNameError, "digit should be carried by 'z_q', and the pair has no such"),
+        ({"factors": {"digits": "z_g"}}, ip.UnknownNameError, "has no factor 'digits'.*Did you mean 'digit'"),
+        ({"factors": {"ground": {"block": "z_l", "given": "polarity"}}}, ip.DeclarationError, "add it to the factors"),
+        ({"factors": {"polarity": None}}, ip.DataError, "polarity.*constant|constant.*polarity"),
+        ({"metrics": ["swop"]}, ip.UnknownNameError, "Did you mean 'swap'"),
+        ({"metrics": []}, ip.DeclarationError, "there is no metric to measure with"),
+        ({"split": "train"}, ip.DeclarationError, "what the pair was trained on"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_and_nothing_is_written(trained, small, options, error, text):
+    before = files(trained)
+    with pytest.raises(error, match=text):
+        evaluate(trained, device="cpu", **options)
+    assert files(trained) == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ip.RunFolderError, match="there is no folder"):
+        evaluate(tmp_path / "none")
+
+
+def test_a_pair_without_a_recipe_asks_for_its_data(trained, small, tmp_path):
+    ip.load_pair(trained).save(tmp_path / "bare")
+    with pytest.raises(ip.DeclarationError, match="say which data to measure with --data"):
+        evaluate(tmp_path / "bare", device="cpu")
+    found = evaluate(tmp_path / "bare", device="cpu", data="street_numbers/easy", factors={"digit": "z_g"}, metrics=["kl"])
+    assert found.described["factors"] == {"digit": {"block": "z_g", "given": None}}
+
+
+def test_encodings_leave_the_global_state_and_the_pair_alone(trained):
+    pair = ip.load_pair(trained).train()
+    data = load("street_numbers/easy", "test", size=30)
+    state = torch.get_rng_state()
+    means, again = encodings(pair, data, batch_size=7), encodings(pair, data, batch_size=30)
+    samples = encodings(pair, data, samples=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pair.training
+    assert {name: tuple(z.shape) for name, z in means.items()} == {"z_g": (30, 4), "z_l": (30, 3)}
+    assert torch.allclose(means["z_g"], again["z_g"], atol=1e-5)
+    assert not torch.equal(means["z_g"], samples["z_g"])
+
+
+def test_the_subject_of_a_pair_on_images_and_labels(trained):
+    """Two sources: the label is handed to the pair beside the image, and the transforms of both are observed."""
+    partition = ip.Partition(
+        {"z": ip.Block(3)},
+        {"x": ip.Observation(source="x"), "label": ip.Observation(source="label", likelihood={"categorical": {"classes": 3}})},
+    )
+    pair = ip.make_pair(partition, {"x": (1, 8, 8), "label": ()})
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    data = ImageData(images, {"label": torch.arange(20) % 3}, split="test")
+    subject = subject_of(pair, data, {"label": Factor("z")}, train=data)
+    assert subject.latents["z"].shape == (20, 3)
+    assert set(subject.observations) == {"x", "label"}
+    assert subject.hangs_on == {"x": ("z",), "label": ("z",)}
+    assert subject.untrained is not None
+    assert not torch.allclose(subject.untrained[1]["z"], subject.latents["z"])
+
+
+def test_progress_is_a_line_for_each_new_thing_where_there_is_no_terminal(capsys):
+    with progress_bar() as report:
+        for done in range(3):
+            report("swap", done, 3)
+        report("kl", 0, 1)
+    assert capsys.readouterr().out == "swap\nkl\n"
+    with progress_bar(shown=False) as report:
+        report("swap", 0, 1)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"swap": {"how": ["priors"]}}, "how must list some of 'prior', 'other image'"),
+        ({"kl": {"images": 0}}, "kl: images must be a whole number of at least 1"),
+        ({"bits_per_dim": {"samples": 0}}, "samples must be a whole number of at least 1"),
+        ({"placement": {"bootstrap": True}}, "bootstrap must be a whole number"),
+    ],
+)
+def test_a_metric_checks_its_parameters(spec, text):
+    with pytest.raises(ip.DeclarationError, match=text):
+        make_metric(spec)
+
+
+def test_a_metric_round_trips_through_its_spec():
+    for name in ("swap", "placement", "kl", "bits_per_dim", "disentanglement"):
+        metric = make_metric(name)
+        assert make_metric(yaml.safe_load(yaml.safe_dump(metric.to_spec()))) == metric
+        with pytest.raises(LackingError, match=f"{name} needs"):
+            metric.tables(Subject())
