@@ -1,6 +1,6 @@
 """The demo's numbers over several seeds: `python benchmarks/demo.py` writes `results/demo.json`.
 
-Each run trains `recipes/demo.yaml` with another seed and measures it on 10,000 test images, as `make demo` does. The
+Each run trains `recipes/experiment1.yaml` with another seed and measures it on 10,000 test images, as `make demo` does. The
 predictors of digit and ground colour see training images only.
 """
 
@@ -69,8 +69,8 @@ if __name__ == "__main__":
     notes = (
         "Experiment 1 of the paper on the easy street numbers, test split: posterior means are decoded and the likelihood's "
         f"mean is scored. On the real test images the digit classifier reaches {real['digit']:.3f} and the colour regressor "
-        f"{real['ground']:.3f}; chance is 0.1 for the digit. The easy preset has ink that is always darker than its ground, "
-        "four typefaces and little noise: it shows the method at work in minutes and is no measure of how it does on real "
+        f"{real['ground']:.3f}; chance is 0.1 for the digit. The easy preset has four typefaces, "
+        "strong contrast and little noise: it shows the method at work in minutes and is no measure of how it does on real "
         "photographs."
     )
     print(results_file.write("demo", "python benchmarks/demo.py", claims, notes, device=device))

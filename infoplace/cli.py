@@ -183,11 +183,7 @@ def report(
     """Write one self-contained HTML page about some runs: what was declared, what was measured, and a swap explorer."""
     from infoplace.report import write_report
 
-    print(
-        write_report(
-            runs, out, data=data, split=split, images=images, seed=seed, device=device, overwrite=overwrite
-        )
-    )
+    print(write_report(runs, out, data=data, split=split, images=images, seed=seed, device=device, overwrite=overwrite))
 
 
 @transforms_app.callback()

@@ -190,11 +190,15 @@ def subject_of(
             break
         for name, value in observations.items():
             observed.setdefault(name, []).append(value)
+
+    def drawn(of: Pair) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return encodings(of, train, samples=True, seed=seed + 1), encodings(of, test, samples=True, seed=seed)
+
     controls = None
     if train is not None and untrained and not any(pair.networks.own.values()):
         with seeded(seed + 1, torch.device("cpu")):
             fresh = make_pair(pair.partition, pair.data_shape, pair.networks.network).to(pair.device)
-        controls = (encodings(fresh, train, seed=seed + 1), encodings(fresh, test, seed=seed))
+        controls = drawn(fresh)
     try:
         shown = image_observation(pair)
     except DataError:
@@ -204,6 +208,7 @@ def subject_of(
         factors={name: test.factors[name] for name in factors},
         train_latents=None if train is None else encodings(pair, train, samples=samples, seed=seed + 1),
         train_factors=None if train is None else {name: train.factors[name] for name in factors},
+        samples=None if train is None else drawn(pair),
         untrained=controls,
         carriers={name: factor.block for name, factor in factors.items() if factor.block is not None},
         given={name: factor.given for name, factor in factors.items() if factor.given is not None},

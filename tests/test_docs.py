@@ -36,7 +36,10 @@ CONFIGURATION = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loa
 LANGUAGES = {"python", "text", "mermaid", "yaml", "sh", "toml"}
 OUTPUT = ("text", "mermaid")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-HIDDEN_MODULES = {"infoplace.__main__", "infoplace.cli", "infoplace.data.formats", "infoplace.files"}
+HIDDEN_MODULES = {"infoplace.__main__", "infoplace.cli", "infoplace.data.formats", "infoplace.files"} | {
+    f"infoplace.report.{part}"
+    for part in ("drawing", "explorer", "markup", "measured", "page", "parts", "pictures", "runs")
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ each_run_page = pytest.mark.parametrize("page", RUN, ids=named)
 
 @pytest.fixture(autouse=True)
 def globals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    importlib.import_module("infoplace.metrics")  # the one registry that importing infoplace does not make
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("infoplace.")]
     registries = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Registry)}.values()
     for registry in registries:

@@ -55,7 +55,9 @@ class Subject:
         factors: ``{factor: [N] or [N, channels]}``, their true factors; integers are labels, floats are values.
         train_latents: the same of training images; probes are fitted on them.
         train_factors: their factors.
-        untrained: the training and the test images as encoders see them that were never trained, ``(train, test)``.
+        samples: draws from the posteriors of the training and of the test images, ``(train, test)``; what a block tells
+            when its noise is counted in.
+        untrained: as ``samples``, from encoders that were never trained.
         carriers: ``{factor: block}``, the block that is declared to carry each; not every factor needs one.
         given: ``{factor: other factor}``, what the swap test also holds a factor's score against.
         images: the test images `[N, channels, height, width]`, uint8 or float in [0, 1].
@@ -76,6 +78,7 @@ class Subject:
     factors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     train_latents: Latents | None = None
     train_factors: Mapping[str, Tensor] | None = None
+    samples: tuple[Latents, Latents] | None = None
     untrained: tuple[Latents, Latents] | None = None
     carriers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -103,12 +106,13 @@ class Subject:
         Raises:
             LackingError: this subject has not got one.
         """
-        missing = [part for part in parts if getattr(self, part) is None or getattr(self, part) == {}]
+        found = {part: getattr(self, part) for part in parts}
+        missing = [part for part, value in found.items() if value is None or (isinstance(value, Mapping) and not value)]
         if missing:
             raise LackingError(
                 f"{metric} needs {join_names(missing)}, which this subject lacks; pass Subject({missing[0]}=..., ...)"
             )
-        return [getattr(self, part) for part in parts]
+        return list(found.values())
 
 
 class Metric(Configurable):
@@ -278,21 +282,35 @@ class Placement(Metric):
     Tables ``placement`` and ``placement_summary``; see :func:`~infoplace.metrics.placement`.
 
     Args:
+        latents: ``"samples"`` probes draws from the posteriors, which tell no more than the KL of their block allows;
+            ``"means"`` probes what the subject has as ``latents``. A mean also shows what the block's noise drowns, which
+            no decoder ever gets to see.
         probes: ``"linear"``, ``"mlp"``, or both.
         bootstrap: resamples of the test images behind each interval.
     """
 
+    latents: str = "samples"
     probes: tuple[str, ...] = ("linear", "mlp")
     bootstrap: int = 200
 
     def __post_init__(self) -> None:
         self._set("probes", (self.probes,) if isinstance(self.probes, str) else tuple(self.probes))
+        if self.latents not in ("samples", "means"):
+            raise DeclarationError(f"placement: latents must be 'samples' or 'means'; got {self.latents!r}")
         _check_counts(self, "bootstrap")
 
     def tables(self, subject: Subject) -> Tables:
+        train_factors, factors = subject.need("placement", "train_factors", "factors")
+        if self.latents == "samples":
+            ((train, test),) = subject.need("placement", "samples")
+        else:
+            train, test = subject.need("placement", "train_latents", "latents")
         table = placement(
-            *subject.need("placement", "train_latents", "train_factors", "latents", "factors"),
-            untrained=subject.untrained,
+            train,
+            train_factors,
+            test,
+            factors,
+            untrained=subject.untrained if self.latents == "samples" else None,
             probes=self.probes,
             bootstrap=self.bootstrap,
             seed=subject.seed,
