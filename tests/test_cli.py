@@ -65,7 +65,7 @@ def test_version_and_help(run):
     assert run("--version")[1] == f"infoplace {ip.__version__}\n"
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("demo", "train", "sample", "transforms"):
+    for command in ("demo", "train", "sample", "evaluate", "report", "transforms"):
         assert command in out
 
 
@@ -87,6 +87,48 @@ def test_train_then_sample_then_use(run, recipe, data, tmp_path):
         assert name in out
         with Image.open(tmp_path / "pictures" / name) as picture:
             assert min(picture.size) > 100
+
+
+def test_a_run_is_evaluated_and_reported(run, recipe, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("infoplace.probes.cache.CLASSIFIER_STEPS", 2)
+    monkeypatch.setenv("INFOPLACE_CACHE", str(tmp_path / "cache"))
+    assert run("train", recipe, "--data", data, "--out", "run", "--device", "cpu")[0] == 0
+    measured = ("--metric", "swap", "--metric", "kl", "--device", "cpu")
+    status, out, err = run("evaluate", "run", "--factor", "label=z_g", *measured)
+    assert (status, err) == (0, "")
+    assert "predictor of label" in out
+    assert "kept_crossed" in out
+    rows = (tmp_path / "run" / "evaluation_kept_crossed.csv").read_text().splitlines()
+    assert rows[0] == "factor,block,how,kept,crossed"
+    assert rows[1].startswith("label,z_g,prior,")
+    status, out, err = run("report", "run", "--out", "page.html")
+    assert (status, err, out) == (0, "", "page.html\n")
+    page = (tmp_path / "page.html").read_text()
+    assert "z_g" in page
+    status, _, err = run("report", "run", "--out", "page.html")
+    assert status == 2
+    assert "page.html exists; choose another name, or replace it" in err
+    assert (tmp_path / "page.html").read_text() == page
+    assert run("report", "run", "--out", "page.html", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--factor", "label=z_q"), "label should be carried by 'z_q', and the pair has no such block; it has 'z_g', 'z_l'"),
+        (("--factor", "lable"), "has no factor 'lable'; it has 'label'. Did you mean 'label'"),
+        (("--metric", "swop"), "Did you mean 'swap'"),
+        (("--split", "train"), "split 'train' is what the pair was trained on"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(run, recipe, data, tmp_path, arguments, text):
+    assert run("train", recipe, "--data", data, "--out", "run", "--device", "cpu")[0] == 0
+    status, out, err = run("evaluate", "run", "--device", "cpu", *arguments)
+    assert status == 2
+    assert text in err
+    assert err.startswith("infoplace: ")
+    assert err.count("\n") == 1
+    assert not list((tmp_path / "run").glob("evaluation*"))
 
 
 def test_resume_goes_on(run, recipe, data):
