@@ -304,8 +304,8 @@ def _cell_side(sizes: Shape) -> int:
 class _SmallTrunk(_Trunk):
     """Cells, one layer for each, a few channels of every cell; mean, spread and skewness pass by.
 
-    The grid is read with its mean, its spread and the sign of its skewness taken out, so that shape is seen apart from
-    colour, contrast and polarity: a dark figure on a light ground looks like a light one on a dark ground.
+    The grid is read with its mean, its spread and the sign of its brightness's skewness taken out, so that shape is seen
+    apart from colour, contrast and polarity: a dark figure on a light ground looks like a light one on a dark ground.
     """
 
     def __init__(self, shape: Shape, width: int, depth: int, channels: int) -> None:
@@ -327,11 +327,13 @@ class _SmallTrunk(_Trunk):
         common = variance.mean(1, keepdim=True).sqrt()
         ones = (1,) * (x.ndim - 2)
         normal = (x - mean.reshape(*mean.shape, *ones)) / common.reshape(-1, 1, *ones)
-        # The ground is most of a picture, so what stands out from it pulls the third moment to its own side.
-        skewness = normal.mean(1).flatten(1).pow(3).mean(1)
-        sign = torch.where(skewness < 0, -1.0, 1.0).to(x.dtype)
+        # The ground is most of a picture, so what stands out from it pulls the third moment to its own side. Brightness
+        # alone changes its sign: the hues of a figure and its ground do not depend on which of them is the brighter.
+        brightness = normal.mean(1, keepdim=True)
+        skewness = brightness.flatten(1).pow(3).mean(1)
+        change = torch.where(skewness < 0, -2.0, 0.0).to(x.dtype)
         passed = [(mean - 0.5) * 4, variance.log() / 2 + 2, skewness.clamp(-2, 2).unsqueeze(1)]
-        return self.layers(normal * sign.reshape(-1, 1, *ones)), torch.cat(passed, dim=1)
+        return self.layers(normal + change.reshape(-1, 1, *ones) * brightness), torch.cat(passed, dim=1)
 
 
 class _SmallDecoder(nn.Module):

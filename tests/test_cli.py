@@ -115,7 +115,10 @@ def test_a_run_is_evaluated_and_reported(run, recipe, data, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--factor", "label=z_q"), "label should be carried by 'z_q', and the pair has no such block; it has 'z_g', 'z_l'"),
+        (
+            ("--factor", "label=z_q"),
+            "label should be carried by 'z_q', and the pair has no such block; it has 'z_g', 'z_l'",
+        ),
         (("--factor", "lable"), "has no factor 'lable'; it has 'label'. Did you mean 'label'"),
         (("--metric", "swop"), "Did you mean 'swap'"),
         (("--split", "train"), "split 'train' is what the pair was trained on"),

@@ -371,6 +371,8 @@ class TestBadInput:
             bits_per_dim(of_two, guide_of_two, data(), "x", latents=("z", name))
         with pytest.raises(DeclarationError, match=r"latents is a list of names; write latents=\('z',\)"):
             bits_per_dim(of_two, guide_of_two, data(), "x", latents="z")
+        with pytest.raises(DeclarationError, match=r"without the latents that 'x' hangs on the number is no bound"):
+            bits_per_dim(of_two, guide_of_two, data(), "x", latents=())
 
     @pytest.mark.parametrize(
         ("observations", "text"),

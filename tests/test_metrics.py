@@ -16,6 +16,7 @@ from infoplace.metrics import (
     SwapTable,
     accuracy,
     chance,
+    make_metric,
     normalised,
     partial_squared_correlation,
     squared_correlation,
@@ -323,6 +324,11 @@ class TestSwap:
             ({"images": torch.rand(10, 3, 8, 8) * 255}, DataError, "divide by 255"),
             ({"factors": {"digti": torch.zeros(10).long()}}, UnknownNameError, "Did you mean 'digti'?"),
             ({"factors": {"digit": torch.zeros(9).long()}}, DataError, "factors['digit'] must be [10]"),
+            (
+                {"factors": {"digit": torch.full((10,), 3)}},
+                DataError,
+                "factors['digit'] is constant, so nothing can be",
+            ),
             ({"given": {"digit": "digit"}}, DeclarationError, "scored by squared_correlation"),
             ({"prior": lambda block, n, g: torch.zeros(n, 5)}, DataError, "gave [10, 5]; expected [10, 2]"),
             ({"decode": lambda z: torch.rand(3, 3, 8, 8)}, DataError, "decode gave 3 images for 10 latents"),
@@ -343,6 +349,37 @@ class TestSwap:
         with pytest.raises(kind) as error:
             swap(**{**arguments, **change})
         assert text in str(error.value)
+
+    def test_a_constant_channel_is_refused(self):
+        with pytest.raises(
+            DataError, match=r"factors\['ground'\] is constant in one of its channels, so nothing can be"
+        ):
+            swap(
+                {"z": torch.zeros(10, 2)},
+                lambda z: torch.zeros(len(z["z"]), 3, 8, 8),
+                lambda block, n, g: torch.zeros(n, 2),
+                torch.zeros(10, 3, 8, 8),
+                {"ground": torch.linspace(0, 1, 10)[:, None] * torch.tensor([1.0, 0.0, 1.0])},
+                {"ground": Ground()},
+            )
+
+    @pytest.mark.parametrize(
+        ("spec", "text"),
+        [
+            ({"swap": {"how": 5}}, "swap: how must list some of 'prior', 'other image'; got 5"),
+            ({"swap": {"how": []}}, "swap: how must list some of"),
+            ({"placement": {"probes": 5}}, "placement: probes must list some of 'linear', 'mlp'; got 5"),
+            ({"placement": {"probes": ["lineer"]}}, r"placement: probes must list some of .*; got \['lineer'\]"),
+            ({"placement": {"bootstrap": 19}}, "placement: bootstrap must be a whole number of at least 20; got 19"),
+        ],
+    )
+    def test_a_metric_by_name_is_checked_when_it_is_made(self, spec, text):
+        with pytest.raises(DeclarationError, match=text):
+            make_metric(spec)
+
+    def test_one_choice_may_be_written_without_a_list(self):
+        assert make_metric("swap", how="prior") == make_metric("swap", how=["prior"])
+        assert make_metric("placement", probes="linear") == make_metric("placement", probes=["linear"])
 
     def test_a_predictor_of_the_wrong_shape_is_named(self, world):
         class Wrong(Digit):

@@ -391,6 +391,12 @@ class TestCache:
             ),
             (made_up(place=torch.rand(300, 2) * torch.tensor([1.0, 0.0])), "place", DataError, "images in channel 1;"),
             (made_up(place=torch.full((300,), math.nan)), "place", DataError, "targets hold NaN"),
+            (
+                made_up(number=list(range(300))),
+                "number",
+                DataError,
+                "'number' of bars must be a tensor; got a list; use",
+            ),
             (made_up(number=torch.arange(300)), "number", DataError, "has 300 classes in 300 images"),
         ],
     )

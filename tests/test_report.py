@@ -424,6 +424,32 @@ def test_the_bars_are_as_long_as_the_scores(page):
     assert float(line.get("x1")) - axis == pytest.approx(0.1 * lengths[0] / 0.9, abs=0.1)
 
 
+def test_a_bar_without_a_number_says_so(page):
+    described = {node.all("title")[0].text: node.all("desc")[0].text for node in page.one("measured").all("svg")}
+    assert described[f"Swap test of {EVIL}"] == (
+        "real images 0.90, reconstruction 0.50, z_g from its prior not known, z_l from its prior not known; chance 0.10."
+    )
+
+
+@pytest.mark.parametrize(
+    ("latents", "words"),
+    [("samples", "Read off draws from the posteriors."), ("means", "Read off posterior means."), (None, None)],
+)
+def test_the_placement_says_what_was_probed(place, two, latents, words):
+    run = Path(shutil.copytree(two, place / f"probed {latents}"))
+    specs = [{"swap": {}}, {"placement": {"latents": latents}}] if latents else []
+    evaluated(run, settings=EVALUATION["settings"] | {"metrics": specs})
+    text = read(write_report([run], place / f"probed {latents}.html", images=2)).one("measured").text
+    assert words in text if words else "Read off" not in text
+
+
+def test_runs_may_call_their_source_by_another_name(place, two, source):
+    partition = {"blocks": {"z": {"dim": 2}}, "observations": {"picture": {}}}
+    run = trained(place / "pictured", partition, source)
+    page = read(write_report([two, run], place / "sources.html", images=2))
+    assert "picture, reconstructed" in page.one("samples").text
+
+
 def test_a_run_that_was_not_measured_says_how_to(place, three):
     page = read(write_report([three], place / "unmeasured.html", images=2))
     assert f"infoplace evaluate {three}" in page.one("measured").text
@@ -634,6 +660,8 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_written(tmp_path, two, sou
     twisted["data"]["fingerprint"] = "fedcba9876543210"
     no_column = json.loads(json.dumps(EVALUATION))
     del no_column["tables"]["kl"][0]["nats"]
+    nested = json.loads(json.dumps(EVALUATION))
+    nested["tables"]["swap"][0]["factor"] = ["digit"]
     small = images(tmp_path / "small", side=8)
     single = images(tmp_path / "single", count=1)
     grey = trained(tmp_path / "grey", {"blocks": {"z": {"dim": 1}}, "observations": {"x": {}}}, source, (1, 8, 8))
@@ -664,6 +692,8 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_written(tmp_path, two, sou
          "a row of its table 'kl' has no 'nats'"),
         ([changed(two, tmp_path / "e5", evaluation_json='{"tables": {}, "data": 3}')], {}, ip.RunFolderError,
          "'data' is no dict of named values"),
+        ([changed(two, tmp_path / "e6", evaluation_json=json.dumps(nested))], {}, ip.RunFolderError,
+         "a 'factor' of its table 'swap' is no plain value"),
         ([changed(two, tmp_path / "m1", metrics_csv="step,loss\n1,x\n")], {}, ip.RunFolderError, "m1/metrics.csv is damaged"),
         ([changed(two, tmp_path / "m2", metrics_csv="loss\n1\n")], {}, ip.RunFolderError, "a row has no 'step'"),
         ([changed(two, tmp_path / "r1", run_json="nothing")], {}, ip.RunFolderError, "r1/run.json is not what"),

@@ -17,8 +17,9 @@ from torch import Tensor
 from infoplace.errors import DataError, DeclarationError, join_names
 from infoplace.metrics.disentanglement import dci, mig, sap
 from infoplace.metrics.likelihood import bits_per_dim, block_kl
-from infoplace.metrics.placing import placement
+from infoplace.metrics.placing import LEAST_RESAMPLES, placement
 from infoplace.metrics.swapping import CHANGES, Decode, DrawPrior, ReadsFactor, swap
+from infoplace.probes import LATENT_PROBES
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = [
@@ -222,11 +223,22 @@ def describe_metric(name: str) -> Description:
     return _metrics.describe(name)
 
 
-def _check_counts(metric: Metric, *fields: str) -> None:
+def _check_counts(metric: Metric, *fields: str, least: int = 1) -> None:
     for field in fields:
         value = getattr(metric, field)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise DeclarationError(f"{metric.spec_name}: {field} must be a whole number of at least 1; got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DeclarationError(
+                f"{metric.spec_name}: {field} must be a whole number of at least {least}; got {value!r}"
+            )
+
+
+def _check_choices(metric: Metric, field: str, known: Sequence[str]) -> None:
+    """Some of ``known``, as a tuple; a single one may be written without a list."""
+    given = getattr(metric, field)
+    chosen = (given,) if isinstance(given, str) else given
+    if not isinstance(chosen, (tuple, list)) or not chosen or any(each not in known for each in chosen):
+        raise DeclarationError(f"{metric.spec_name}: {field} must list some of {join_names(known)}; got {given!r}")
+    metric._set(field, tuple(chosen))
 
 
 @register_metric("swap")
@@ -242,10 +254,7 @@ class Swap(Metric):
     how: tuple[str, ...] = CHANGES
 
     def __post_init__(self) -> None:
-        how = (self.how,) if isinstance(self.how, str) else tuple(self.how)
-        self._set("how", how)
-        if not how or any(way not in CHANGES for way in how):
-            raise DeclarationError(f"swap: how must list some of {join_names(CHANGES)}; got {self.how!r}")
+        _check_choices(self, "how", CHANGES)
 
     def tables(self, subject: Subject) -> Tables:
         parts = ("latents", "decode", "prior", "images", "factors", "predictors")
@@ -286,18 +295,18 @@ class Placement(Metric):
             ``"means"`` probes what the subject has as ``latents``. A mean also shows what the block's noise drowns, which
             no decoder ever gets to see.
         probes: ``"linear"``, ``"mlp"``, or both.
-        bootstrap: resamples of the test images behind each interval.
+        bootstrap: resamples of the test images behind each interval, 20 or more.
     """
 
     latents: str = "samples"
-    probes: tuple[str, ...] = ("linear", "mlp")
+    probes: tuple[str, ...] = LATENT_PROBES
     bootstrap: int = 200
 
     def __post_init__(self) -> None:
-        self._set("probes", (self.probes,) if isinstance(self.probes, str) else tuple(self.probes))
+        _check_choices(self, "probes", LATENT_PROBES)
         if self.latents not in ("samples", "means"):
             raise DeclarationError(f"placement: latents must be 'samples' or 'means'; got {self.latents!r}")
-        _check_counts(self, "bootstrap")
+        _check_counts(self, "bootstrap", least=LEAST_RESAMPLES)
 
     def tables(self, subject: Subject) -> Tables:
         train_factors, factors = subject.need("placement", "train_factors", "factors")

@@ -174,7 +174,8 @@ def bits_per_dim(
         DataError: observations that are empty or of unequal length, fewer than 1 sample, a masked site, or a log-probability
             that is NaN.
         UnknownNameError: no observed site, or no latent, of that name.
-        DeclarationError: model and guide do not go together, or a site's batch shape is not ``[batch]``.
+        DeclarationError: model and guide do not go together, a site's batch shape is not ``[batch]``, or ``latents`` is
+            empty or no list.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(observations):
@@ -190,6 +191,11 @@ def bits_per_dim(
     _check_number("samples", samples)
     if isinstance(latents, str):
         raise DeclarationError(f"latents is a list of names; write latents=({latents!r},)")
+    if latents is not None and not latents:
+        raise DeclarationError(
+            f"latents is empty, and without the latents that {site!r} hangs on the number is no bound; name them, or "
+            "leave latents out"
+        )
     images = _check("bits_per_dim", observations, batch_size)
     bounds, elbos, dims = [], [], 0
 

@@ -31,6 +31,9 @@ __all__ = ["PlacementProgress", "PlacementTable", "placement"]
 PlacementProgress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, what)`` after each fit; ``what`` is like ``"z_g, mlp probes"``."""
 
+LEAST_RESAMPLES = 20
+"""Fewer have no 2.5th and 97.5th percentile to speak of."""
+
 _COUNTED_AT_ONCE = 4_000_000
 """Cells of the bootstrap's matrix of counts that are held at once."""
 
@@ -401,7 +404,7 @@ def _check_options(probes: Sequence[str], shuffles: int, bootstrap: int) -> tupl
             raise UnknownNameError(
                 f"probes name {probe!r}; there are {join_names(LATENT_PROBES)}.{did_you_mean(probe, LATENT_PROBES)}"
             )
-    for name, value, least in (("shuffles", shuffles, 1), ("bootstrap", bootstrap, 20)):
+    for name, value, least in (("shuffles", shuffles, 1), ("bootstrap", bootstrap, LEAST_RESAMPLES)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise DeclarationError(f"{name} must be a whole number of {least} or more; got {value!r}")
     return tuple(dict.fromkeys(probes))

@@ -187,7 +187,8 @@ def swap(
         A table with the reconstruction, then every block under every ``how``.
 
     Raises:
-        DataError: tensors of the wrong shape, length or range, from the caller or from ``decode`` and ``prior``.
+        DataError: tensors of the wrong shape, length or range, from the caller or from ``decode`` and ``prior``; a factor
+            with a predictor that is the same for all images.
         DeclarationError: an unknown ``how``, or ``given`` for a factor that is not a squared correlation.
         UnknownNameError: ``predictors`` or ``given`` name a factor that ``factors`` lacks.
 
@@ -353,6 +354,12 @@ def _check_swap(
             raise DataError(
                 f"factors[{name!r}] must be [{count}]{' or with channels' * (len(ranks) - 1)}, "
                 f"one row for each image; got {list(shape)}"
+            )
+        if (factors[name] == factors[name][:1]).reshape(count, -1).all(0).any():
+            which = " in one of its channels" if len(shape) == 2 else ""
+            raise DataError(
+                f"factors[{name!r}] is constant{which}, so nothing can be read of it; "
+                "leave its predictor out, or give images in which it varies"
             )
     for name, other in given.items():
         if name not in predictors or predictors[name].metric != "squared_correlation":

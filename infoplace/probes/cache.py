@@ -176,6 +176,8 @@ def _factor(data: LabelledImages, factor: str) -> Tensor:
         )
     values, count = data.factors[factor], len(data.images)
     where = f"factor {factor!r} of {data.name}"
+    if not isinstance(values, Tensor):
+        raise DataError(f"{where} must be a tensor; got a {type(values).__name__}; use torch.as_tensor")
     if values.ndim not in ((1, 2) if values.is_floating_point() else (1,)) or len(values) != count:
         shapes = f"[{count}] or [{count}, channels]" if values.is_floating_point() else f"[{count}]"
         raise DataError(f"{where} must be {shapes}, one entry for each image; got {list(values.shape)}")

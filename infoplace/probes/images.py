@@ -588,7 +588,7 @@ def _train(
     # A caller may be inside no_grad, as a callback of an evaluation is.
     with torch.enable_grad():
         for step, indices in enumerate(_batches(len(images), batch_size, steps, seed)):
-            optimizer.param_groups[0]["lr"] = learning_rate * _one_cycle(step, steps)
+            optimizer.param_groups[0]["lr"] = learning_rate * one_cycle(step, steps)
             indices = indices.to(device)
             batch = _augment(_floats(images[indices], device), augment, noise)
             with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
@@ -602,7 +602,7 @@ def _train(
     return predictor.eval()
 
 
-def _one_cycle(step: int, steps: int) -> float:
+def one_cycle(step: int, steps: int) -> float:
     """The share of the peak learning rate: linear up over the first fifth, then half a cosine down to nearly 0."""
     place = (step + 0.5) / steps
     return place / 0.2 if place < 0.2 else 0.5 * (1 + math.cos(math.pi * (place - 0.2) / 0.8))

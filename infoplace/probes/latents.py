@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.probes.images import one_cycle
 
 __all__ = ["LATENT_PROBES", "LatentProbes", "as_factor", "as_latents", "fit_probes"]
 
@@ -352,7 +353,7 @@ def _fit_mlp(
             order = fitted[torch.randperm(len(fitted), generator=draw)]
         chosen, order = order[:size].to(device), order[size:]
         for group in optimizer.param_groups:
-            group["lr"] = PEAK * _one_cycle((step + 0.5) / steps)
+            group["lr"] = PEAK * one_cycle(step, steps)
         # One mask for all probes, so that none depends on how many there are.
         masks = [
             (torch.rand(len(chosen), hidden, generator=draw) >= DROPOUT).float().to(device) / (1 - DROPOUT)
@@ -407,11 +408,6 @@ class _Goals:
             errors = ((results[self.valued] - values) * self.own[self.valued]).square().sum(2).mean(1)
             losses = losses.index_copy(0, self.valued, errors / self.sizes[self.valued] / 2)
         return losses
-
-
-def _one_cycle(place: float) -> float:
-    """The share of the peak learning rate: linear up over the first fifth, then half a cosine down to nearly 0."""
-    return place / 0.2 if place < 0.2 else 0.5 * (1 + math.cos(math.pi * (place - 0.2) / 0.8))
 
 
 def _matrices(latents: Any, probes: int, device: str | torch.device) -> tuple[Tensor, Tensor]:

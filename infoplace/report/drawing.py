@@ -295,6 +295,11 @@ class Bar:
     value: float
     kind: str
 
+    @property
+    def words(self) -> str:
+        """The value as it is written; empty where it is no number."""
+        return f"{self.value:.2f}" if math.isfinite(self.value) else ""
+
 
 def bars(values: Sequence[Bar], identifier: str, title: str, chance: float = 0.0) -> Html:
     """Horizontal bars from 0 to 1 with their numbers, and a dashed line at chance.
@@ -312,18 +317,17 @@ def bars(values: Sequence[Bar], identifier: str, title: str, chance: float = 0.0
     drawn, words = [element("line", x1=_at(label), x2=_at(label), y1="0", y2=_at(bottom), class_="axis")], []
     for index, bar in enumerate(values):
         middle = index * step + step / 2
-        known = math.isfinite(bar.value)
-        length = span * min(max(bar.value, 0.0), 1.0) if known else 0.0
+        length = span * min(max(bar.value, 0.0), 1.0) if bar.words else 0.0
         box = {"x": _at(label), "y": _at(middle - 7), "width": _at(length), "height": "14"}
         drawn.append(element("rect", **box, class_=f"bar {bar.kind}"))
-        value = f"{bar.value:.2f}" if known else "\u2013"
+        value = bar.words or "\u2013"
         words.append(_text(label - 8, middle + 4, bar.label, "bar-label", "end"))
         words.append(_text(label + length + 6, middle + 4, value, "bar-value", "start"))
     if chance > 0:
         x = label + span * chance
         drawn.append(element("line", x1=_at(x), x2=_at(x), y1="0", y2=_at(bottom), class_="chance"))
         words.append(_text(x, bottom + 12, f"chance {chance:.2f}", "tick", "middle"))
-    numbers = ", ".join(f"{bar.label} {bar.value:.2f}" for bar in values)
+    numbers = ", ".join(f"{bar.label} {bar.words or 'not known'}" for bar in values)
     description = f"{numbers}; chance {chance:.2f}." if chance > 0 else f"{numbers}."
     return _drawing(identifier, title, description, (width, bottom + (16 if chance > 0 else 4)), drawn, words)
 

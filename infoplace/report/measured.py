@@ -55,7 +55,8 @@ def brief(runs: Sequence[Run]) -> Html:
                 "p",
                 "A factor is ",
                 element("em", "kept"),
-                " where it survives that the blocks which should not carry it are replaced, and it has ",
+                " where it survives that a block which should not carry it is replaced, the lowest where there are several, "
+                "and it has ",
                 element("em", "crossed"),
                 " where it survives that its own block is replaced. Both are scaled to what its predictor reaches: 0 is "
                 "chance, 1 is real images. Kept is best at 1, crossed at 0.",
@@ -224,6 +225,8 @@ def _placement(run: Run, which: str, name: str) -> Html:
     blocks = list(dict.fromkeys(row["block"] for row in rows))
     meant = {key: value.get("block") for key, value in _factors(run).items()}
     parts = []
+    probed = _probed(run)
+    read = None if probed is None else element("p", f"Read off {probed}.", class_="legend")
     for index, probe in enumerate(dict.fromkeys(row["probe"] for row in rows)):
         title = PROBES.get(str(probe), str(probe))
         table = []
@@ -240,7 +243,20 @@ def _placement(run: Run, which: str, name: str) -> Html:
     if any(meant.values()):
         legend = element("p", element("span", "◆", class_="mark"), " the block that should carry the factor",
                          class_="legend")  # fmt: skip
-    return join([element("div", parts, class_="tables"), legend, _summary(run, which, name)])
+    return join([element("div", parts, class_="tables"), read, legend, _summary(run, which, name)])
+
+
+def _probed(run: Run) -> str | None:
+    """What the probes of the placement matrix were fitted on, where the evaluation says so."""
+    settings = run.evaluation["settings"] if run.evaluation is not None else {}
+    metrics = settings.get("metrics")
+    for spec in metrics if isinstance(metrics, list) else ():
+        options = spec.get("placement") if isinstance(spec, dict) else None
+        if isinstance(options, dict) and options.get("latents") == "samples":
+            return "draws from the posteriors"
+        if isinstance(options, dict) and options.get("latents") == "means":
+            return str(settings.get("latents", "posterior means"))
+    return None
 
 
 def _placed(row: Mapping[str, Any] | None, meant: bool) -> Html:

@@ -144,7 +144,9 @@ def draw(pair: Pair, choice: Choice, images: int, seed: int) -> RunPictures:
     generator = torch.Generator().manual_seed(seed)
     with evaluating(pair):
         batch = {name: value.to(pair.device) for name, value in choice.batch.items()}
-        observations = pair.partition.observe(batch, generator)
+        # The choice was made for the first run of the page; another may call its only source by another name.
+        alone = len(pair.partition.sources) == 1
+        observations = pair.partition.observe(next(iter(batch.values())) if alone else batch, generator)
         means = {name: posterior.mean for name, posterior in pair.encode(observations).items()}
         rows = []
         for name, values in pair.reconstruct(observations).items():
@@ -175,7 +177,7 @@ def _count(images: int, blocks: int, pixels: int) -> int:
         images -= 1
     while images > 2 and images**blocks * pixels > MOST_PIXELS:
         images -= 1
-    return images if images**blocks <= MOST_MIXTURES else 1
+    return images
 
 
 def _mixtures(decode: Any, means: dict[str, Tensor], sources: Tensor) -> Mixtures:

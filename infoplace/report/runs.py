@@ -140,6 +140,11 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
                     f"{path} is not what infoplace evaluate writes (a row of its table {name!r} has no {column!r}); "
                     "run that again"
                 )
+            if any(isinstance(row[column], (list, dict)) for row in rows):
+                raise RunFolderError(
+                    f"{path} is not what infoplace evaluate writes (a {column!r} of its table {name!r} is no plain "
+                    "value); run that again"
+                )
     for part in ("data", "machine", "settings", "factors", "predictors", "skipped"):
         if not isinstance(content.setdefault(part, {}), dict):
             raise RunFolderError(
