@@ -126,7 +126,7 @@ def test_a_run_is_evaluated_and_reported(run, recipe, data, tmp_path, monkeypatc
 )
 def test_what_cannot_be_evaluated_is_one_sentence(run, recipe, data, tmp_path, arguments, text):
     assert run("train", recipe, "--data", data, "--out", "run", "--device", "cpu")[0] == 0
-    status, out, err = run("evaluate", "run", "--device", "cpu", *arguments)
+    status, _, err = run("evaluate", "run", "--device", "cpu", *arguments)
     assert status == 2
     assert text in err
     assert err.startswith("infoplace: ")
