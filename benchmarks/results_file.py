@@ -14,7 +14,14 @@ FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
 
 
-def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = "", device: str = "cpu") -> Path:
+def write(
+    name: str,
+    command: str,
+    claims: list[dict[str, Any]],
+    notes: str = "",
+    device: str = "cpu",
+    machine: dict[str, Any] | None = None,
+) -> Path:
     """Write one benchmark's claims, with the commit, the date and the machine they were measured on.
 
     Args:
@@ -23,10 +30,11 @@ def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = ""
         claims: dicts with `name`, `value`, `spread`, `runs`, `unit`, `goal` and `context`.
         notes: a paragraph on what the numbers say and what they do not; Markdown.
         device: where it ran.
+        machine: what it ran on, where that is not this machine.
     """
     import torch
 
-    from infoplace.training import machine
+    from infoplace import training
 
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=FOLDER.parent, check=True
@@ -36,7 +44,7 @@ def write(name: str, command: str, claims: list[dict[str, Any]], notes: str = ""
         "command": command,
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(torch.device(device)),
+        "machine": machine or training.machine(torch.device(device)),
         "claims": claims,
         "notes": notes,
     }

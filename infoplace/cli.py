@@ -140,7 +140,11 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="What to measure: swap, placement, kl, ... Repeatable; left out, everything."),
+        typer.Option(
+            "--metric",
+            help="What to measure: swap, placement, kl, ..., or a spec as '{kl: {images: 500}}'. Repeatable; left out, "
+            "everything.",
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="At most so many images; left out, all.", min=2)] = None,
     samples: Annotated[bool, typer.Option("--samples/--means", help="Use draws from the posteriors.")] = False,
@@ -153,6 +157,8 @@ def evaluate(
     from infoplace.evaluation import progress_bar
     from infoplace.recipe import Factor
 
+    specs = [_yaml(metric, "--metric") for metric in metrics] if metrics else None
+
     chosen: dict[str, Factor] | None = None
     if factors:
         declared = ip.load_recipe(run / "recipe.yaml").factors if (run / "recipe.yaml").is_file() else {}
@@ -162,7 +168,7 @@ def evaluate(
             chosen[name] = Factor(block) if equals else declared.get(name, Factor())
     with progress_bar() as report:
         found = measure(
-            run, data=data, split=split, factors=chosen, metrics=metrics, images=images, samples=samples, seed=seed,
+            run, data=data, split=split, factors=chosen, metrics=specs, images=images, samples=samples, seed=seed,
             device=device, out=out, report=report,
         )  # fmt: skip
     print(found)
@@ -250,11 +256,15 @@ def _parameters(given: list[str], option: str) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise DeclarationError(f"{option} takes name=value, as {option} n=8; got {text!r}")
-        try:
-            values[key] = read_yaml(value)
-        except yaml.YAMLError as error:
-            raise DeclarationError(f"{option} {text}: the value is not YAML: {error}") from error
+        values[key] = _yaml(value, f"{option} {text}")
     return values
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return read_yaml(text)
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{where}: the value is not YAML: {error}") from error
 
 
 def _recipe_file(name: str) -> Path:
@@ -288,5 +298,5 @@ def main() -> None:
         print(f"infoplace: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("infoplace: stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("infoplace: stopped; train --resume goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

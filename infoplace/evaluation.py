@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,17 +26,29 @@ from infoplace.data import load
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
 from infoplace.figures import decoder_of, image_observation
 from infoplace.files import make_folder, replacing
-from infoplace.metrics import LackingError, Metric, Subject, Tables, chance, make_metric
+from infoplace.metrics import (
+    LackingError,
+    Metric,
+    Subject,
+    Tables,
+    accuracy,
+    chance,
+    make_metric,
+    squared_correlation,
+)
 from infoplace.pair import Pair, evaluating, load_pair, make_pair, seeded
 from infoplace.probes import Predictor, predictor_for
 from infoplace.recipe import Factor, Recipe, load_recipe
 from infoplace.training import machine
 
-__all__ = ["EVALUATION", "METRICS", "Evaluation", "encodings", "evaluate", "subject_of"]
+__all__ = ["EVALUATION", "METRICS", "Evaluation", "encodings", "evaluate", "progress_bar", "subject_of"]
 
 EVALUATION = "evaluation.json"
 METRICS = ("swap", "placement", "kl", "bits_per_dim", "disentanglement")
 """What a run is measured with when nothing else is asked for."""
+
+_PLAIN = ("kl", "bits_per_dim", "disentanglement")
+"""Metrics that need neither training images nor predictors; a metric that is not known here gets both."""
 
 OBSERVED = 2000
 """Images whose observations are kept for the metrics of the model itself."""
@@ -61,7 +74,7 @@ class Evaluation:
         return {**self.described, "tables": self.tables}
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``evaluation.json`` and ``evaluation_<table>.csv`` into a folder, each at once.
+        """Write ``evaluation.json`` and ``evaluation_<table>.csv`` into a folder, each at once, in place of an earlier one.
 
         Returns:
             The files.
@@ -71,6 +84,9 @@ class Evaluation:
         """
         folder = make_folder(folder)
         written = []
+        for stale in folder.glob("evaluation_*.csv"):
+            if stale.stem.removeprefix("evaluation_") not in self.tables:
+                stale.unlink()
         for table, rows in self.tables.items():
             if not rows:
                 continue
@@ -129,6 +145,11 @@ def encodings(
 
     Raises:
         DataError: images that the pair does not take.
+
+    >>> from infoplace import Block, Observation, Partition, make_pair
+    >>> pair = make_pair(Partition({"z": Block(2)}, {"x": Observation()}), (3, 32, 32))
+    >>> encodings(pair, load("street_numbers/easy", "test", size=5))["z"].shape
+    torch.Size([5, 2])
     """
     found: dict[str, list[Tensor]] = {}
     with evaluating(pair), seeded(seed, pair.device):
@@ -182,6 +203,12 @@ def subject_of(
     Raises:
         DataError: images that the pair does not take.
         UnknownNameError: a factor that the data lack, or a block that the pair lacks.
+
+    >>> from infoplace import Block, Observation, Partition, make_pair
+    >>> pair = make_pair(Partition({"z": Block(2)}, {"x": Observation()}), (3, 32, 32))
+    >>> subject = subject_of(pair, load("street_numbers/easy", "test", size=5), {"digit": Factor("z")})
+    >>> [(row["block"], row["dims"]) for row in make_metric("kl").tables(subject)["kl"]]
+    [('z', 2)]
     """
     _check_factors(factors, test, pair)
     observed: dict[str, list[Tensor]] = {}
@@ -281,12 +308,19 @@ def evaluate(
         report: called as ``report(what, done, total)`` while it works.
 
     Returns:
-        What was written.
+        What was written. An earlier evaluation in the folder is replaced, all of it.
 
     Raises:
         RunFolderError: not a run folder, or it cannot be written.
         DataError, UnknownNameError, DeclarationError: data, factors, blocks or metrics that do not fit; nothing is
             written then.
+
+    >>> import tempfile
+    >>> from infoplace import Block, Observation, Partition, make_pair
+    >>> folder = make_pair(Partition({"z": Block(2)}, {"x": Observation()}), (3, 32, 32)).save(tempfile.mkdtemp())
+    >>> found = evaluate(folder, data="street_numbers/easy", images=20, metrics=["kl"], device="cpu")
+    >>> [path.name for path in sorted(folder.glob("evaluation*"))]
+    ['evaluation.json', 'evaluation_kl.csv']
     """
     folder = Path(run)
     chosen = {name: make_metric(name) for name in METRICS} if metrics is None else _named(metrics)
@@ -296,22 +330,26 @@ def evaluate(
     source = data or (recipe.data if recipe is not None else None)
     if source is None:
         raise DeclarationError("the run does not say what it was trained on; say which data to measure with --data")
-    if split == "train":
-        raise DeclarationError("split 'train' is what the pair was trained on; measure on 'test' or 'validation'")
+    if "train" in split.split("+"):
+        raise DeclarationError(f"split {split!r} holds what the pair was trained on; measure on 'test' or 'validation'")
+    make_folder(folder if out is None else out)
     say("reading the data", 0, 1)
     test = load(source, split, limit=images)
     wanted = _factors(recipe, factors, test)
     _check_factors(wanted, test, pair)
-    train = load(source, "train") if wanted and {"swap", "placement"} & set(chosen) else None
+    probed, decoded = (bool(wanted) and not set(chosen) <= {*_PLAIN, other} for other in ("swap", "placement"))
+    train = load(source, "train") if probed or decoded else None
     predictors: dict[str, Predictor] = {}
-    if train is not None and "swap" in chosen:
+    if train is not None and decoded:
         for done, name in enumerate(wanted):
             say(f"predictor of {name}", done, len(wanted))
             predictors[name] = predictor_for(train, name, seed=0, device=str(pair.device), cache=cache)
     say("encoding", 0, 1)
     if train is not None and len(train) > probe_images:
         train = train.subset(torch.arange(probe_images) * len(train) // probe_images)
-    subject = subject_of(pair, test, wanted, train=train, predictors=predictors or None, samples=samples, seed=seed)
+    subject = subject_of(
+        pair, test, wanted, train=train if probed else None, predictors=predictors or None, samples=samples, seed=seed
+    )
     tables: Tables = {}
     skipped: dict[str, str] = {}
     with evaluating(pair):
@@ -345,17 +383,18 @@ def evaluate(
             "images": len(test),
             "fingerprint": hashlib.sha256(test.images.cpu().numpy().tobytes()).hexdigest()[:16],
         },
+        "weights_sha256": json.loads((folder / "pair.json").read_text(encoding="utf-8"))["weights_sha256"],
         "settings": {
             "seed": seed,
             "latents": subject.described,
-            "probe_images": 0 if train is None else len(train),
+            "probe_images": 0 if subject.train_latents is None else probe_images,
             "metrics": [metric.to_spec() for metric in chosen.values()],
         },
         "factors": {name: dataclasses.asdict(factor) for name, factor in wanted.items()},
         "predictors": {
             name: {
                 "metric": predictor.metric,
-                "real": predictor.score(test.images, test.factors[name]),
+                "real": _real(predictor, test.images, test.factors[name]),
                 "chance": chance(test.factors[name]) if predictor.metric == "accuracy" else 0.0,
             }
             for name, predictor in predictors.items()
@@ -367,6 +406,12 @@ def evaluate(
     return evaluation
 
 
+def _real(predictor: Predictor, images: Tensor, true: Tensor) -> float:
+    """A predictor's score on real images; a label that training never had counts as wrong, as in the swap test."""
+    score = accuracy if predictor.metric == "accuracy" else squared_correlation
+    return score(true, predictor.predict(images))
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN: a score that could not be computed is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -376,7 +421,12 @@ def _named(metrics: Sequence[Metric | str | Mapping[str, Any]]) -> dict[str, Met
     made = [make_metric(metric) for metric in metrics]
     if not made:
         raise DeclarationError(f"there is no metric to measure with; leave it out for {join_names(METRICS)}")
-    return {str(metric.spec_name): metric for metric in made}
+    named = {str(metric.spec_name): metric for metric in made}
+    if len(named) < len(made):
+        raise DeclarationError(
+            f"a metric is asked for twice; evaluate with one at a time: {join_names(map(repr, made))}"
+        )
+    return named
 
 
 def _factors(recipe: Recipe | None, given: Mapping[str, Any] | None, data: Any) -> dict[str, Factor]:
@@ -400,14 +450,14 @@ def progress_bar(shown: bool = True) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    console = Console()
+    console = Console(stderr=True)
     if not console.is_terminal:
         last = ""
 
         def line(what: str, done: int, total: int) -> None:
             nonlocal last
             if what != last:
-                print(what, flush=True)
+                print(what, file=sys.stderr, flush=True)
             last = what
 
         yield line

@@ -68,7 +68,6 @@ each_run_page = pytest.mark.parametrize("page", RUN, ids=named)
 
 @pytest.fixture(autouse=True)
 def globals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    importlib.import_module("infoplace.metrics")  # the one registry that importing infoplace does not make
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("infoplace.")]
     registries = {id(v): v for module in modules for v in vars(module).values() if isinstance(v, Registry)}.values()
     for registry in registries:

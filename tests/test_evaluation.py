@@ -142,6 +142,8 @@ def test_images_without_factors_are_measured_as_far_as_it_goes(trained, small, m
         ({"metrics": ["swop"]}, ip.UnknownNameError, "Did you mean 'swap'"),
         ({"metrics": []}, ip.DeclarationError, "there is no metric to measure with"),
         ({"split": "train"}, ip.DeclarationError, "what the pair was trained on"),
+        ({"split": "test+train"}, ip.DeclarationError, "what the pair was trained on"),
+        ({"metrics": ["kl", {"kl": {"images": 5}}]}, ip.DeclarationError, "a metric is asked for twice"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_and_nothing_is_written(trained, small, options, error, text):
@@ -149,6 +151,13 @@ def test_what_cannot_be_measured_is_refused_and_nothing_is_written(trained, smal
     with pytest.raises(error, match=text):
         evaluate(trained, device="cpu", **options)
     assert files(trained) == before
+
+
+def test_an_evaluation_takes_the_place_of_an_earlier_one(trained, small, tmp_path):
+    evaluate(trained, device="cpu", out=tmp_path, metrics=["kl", "disentanglement"])
+    found = evaluate(trained, device="cpu", out=tmp_path, metrics=["bits_per_dim"])
+    assert {path.name for path in tmp_path.iterdir()} == {EVALUATION, "evaluation_bits_per_dim.csv"}
+    assert found.described["weights_sha256"] == json.loads((trained / "pair.json").read_text())["weights_sha256"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -204,10 +213,10 @@ def test_progress_is_a_line_for_each_new_thing_where_there_is_no_terminal(capsys
         for done in range(3):
             report("swap", done, 3)
         report("kl", 0, 1)
-    assert capsys.readouterr().out == "swap\nkl\n"
+    assert capsys.readouterr().err == "swap\nkl\n"
     with progress_bar(shown=False) as report:
         report("swap", 0, 1)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

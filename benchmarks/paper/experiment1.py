@@ -79,6 +79,7 @@ def tasks(options: argparse.Namespace) -> dict[str, Task]:
     """All of them, in the order in which they run."""
     best = recipe_of("experiment1", options.data)
     paper = recipe_of("paper_experiment1", options.data or best["data"], steps=options.paper_steps)
+    paper["factors"] = best["factors"]
     shuffle = "partition.observations.x_hat.transform"
     logistics = {"discretized_logistic_mixture": {"components": 5, "bins": 256}}
     twice = copy.deepcopy(best)
@@ -142,11 +143,37 @@ def factors_of(recipe: Mapping[str, Any], data: Any) -> dict[str, Any]:
     return {name: factor for name, factor in found.items() if varying[name]}
 
 
-def run(name: str, task: Task, seed: int, options: argparse.Namespace) -> Path:
+def recipe_for(task: Task, seed: int) -> ip.Recipe:
+    """The task's recipe with a seed."""
+    return ip.Recipe.from_dict(changed(task.recipe, {"training.seed": seed}))
+
+
+def check_recipe(folder: Path, recipe: ip.Recipe) -> None:
+    """Stop at a folder of another recipe, before anything is trained, measured or gathered in it."""
+    if (folder / "recipe.yaml").is_file() and ip.load_recipe(folder / "recipe.yaml") != recipe:
+        raise SystemExit(f"{folder} holds a run of another recipe; remove it, or choose another folder with --runs")
+
+
+def measured(folder: Path, task: Task, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The folder's evaluation, if it is of these weights, metrics and number of images."""
+    if not (folder / EVALUATION).is_file() or not (folder / "run.json").is_file():
+        return None
+    evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    weights = json.loads((folder / "pair.json").read_text(encoding="utf-8"))["weights_sha256"]
+    metrics = [ip.make_metric(metric).to_spec() for metric in task.metrics]
+    same = (
+        evaluation.get("weights_sha256") == weights
+        and evaluation["settings"]["metrics"] == metrics
+        and evaluation["data"]["images"] == options.images
+    )
+    return evaluation if same else None
+
+
+def run(name: str, task: Task, seed: int, options: argparse.Namespace) -> None:
     """Train and measure one run, as far as that is not done yet."""
     folder = options.runs / name / f"seed{seed}"
-    spec = changed(task.recipe, {"training.seed": seed})
-    recipe = ip.Recipe.from_dict(spec)
+    recipe = recipe_for(task, seed)
+    check_recipe(folder, recipe)
     if not (folder / "run.json").is_file():
         print(f"training {name}, seed {seed}: {recipe.settings.steps} steps", flush=True)
         train = load(str(recipe.data), "train")
@@ -154,17 +181,14 @@ def run(name: str, task: Task, seed: int, options: argparse.Namespace) -> Path:
             recipe, train, train.shape, folder,
             resume=(folder / CHECKPOINT).is_file(), device=options.device, progress=options.progress,
         )  # fmt: skip
-    if ip.load_recipe(folder / "recipe.yaml") != recipe:
-        raise SystemExit(f"{folder} holds a run of another recipe; remove it, or choose another folder with --runs")
-    if not (folder / EVALUATION).is_file():
+    if measured(folder, task, options) is None:
         print(f"measuring {name}, seed {seed}", flush=True)
         test = load(str(recipe.data), "test", limit=options.images)
         with progress_bar(options.progress) as report:
             evaluate(
-                folder, factors=factors_of(spec, test), metrics=task.metrics, images=options.images,
+                folder, factors=factors_of(task.recipe, test), metrics=task.metrics, images=options.images,
                 device=options.device, report=report,
             )  # fmt: skip
-    return folder
 
 
 # ---- gathering ---------------------------------------------------------------------------------------------------------
@@ -175,9 +199,11 @@ def evaluations(plan: Mapping[str, Task], options: argparse.Namespace) -> dict[s
     found: dict[str, list[dict[str, Any]]] = {}
     for name, task in plan.items():
         for seed in range(task.seeds):
-            path = options.runs / name / f"seed{seed}" / EVALUATION
-            if path.is_file():
-                found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8")))
+            folder = options.runs / name / f"seed{seed}"
+            check_recipe(folder, recipe_for(task, seed))
+            evaluation = measured(folder, task, options)
+            if evaluation is not None:
+                found.setdefault(name, []).append({**evaluation, "folder": folder})
     return found
 
 
@@ -283,7 +309,7 @@ def gather(plan: Mapping[str, Task], options: argparse.Namespace) -> None:
     found = evaluations(plan, options)
     if "best" not in found:
         raise SystemExit(f"no finished run of the best recipe in {options.runs}; run {COMMAND} --only best")
-    device = found["best"][0]["machine"]["device"]
+    machine = found["best"][0]["machine"]
     data = found["best"][0]["data"]
     claims: list[dict[str, Any]] = []
     for name, prefix in (("best", ""), ("paper", "paper_")):
@@ -299,16 +325,16 @@ def gather(plan: Mapping[str, Task], options: argparse.Namespace) -> None:
         if name in found:
             context = {"data": data["source"], "images": data["images"], "recipe": name}
             claims += claims_of([by_factor(e, prefix, own) for e in found[name]], context)
-    claims += spreads(found)
+    claims += spreads(sweep(found, plan, "beta"))
     PICTURES.mkdir(parents=True, exist_ok=True)
-    draw(plan, found, options)
-    print(results_file.write("experiment1", COMMAND, claims, notes(found, options), device=device))
+    draw(plan, found)
+    print(results_file.write("experiment1", COMMAND, claims, notes(found), machine=machine))
     rows = []
     for name, task in plan.items():
         if name in found and (task.change or name == "best"):
             context = {"change": task.change or "none: the best recipe", "data": data["source"]}
             rows += claims_of([two_block(e) for e in found[name]], context, goals=False)
-    print(results_file.write("experiment1_ablation", COMMAND, rows, ablation_notes(plan, found), device=device))
+    print(results_file.write("experiment1_ablation", COMMAND, rows, ablation_notes(plan, found), machine=machine))
     write_matrices(found)
 
 
@@ -327,28 +353,23 @@ def sweep(
     return dict(sorted(rows.items()))
 
 
-def spreads(found: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """How far kept and crossed move over beta: the largest difference between two of its values."""
-    values = {name: rows for name, rows in found.items() if name.startswith("beta_")}
-    if not values:
-        return []
+def spreads(rows: Mapping[float, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """How far kept and crossed move over beta: the largest difference between the means at two of its values."""
     result = []
     for name in ("digit_kept", "digit_crossed", "colour_kept", "colour_crossed"):
         means = [
-            statistics.mean(two_block(e)[name] for e in rows)
-            for rows in [*values.values(), found["best"]]
-            if name in two_block(rows[0])
+            statistics.mean(two_block(e)[name] for e in found) for found in rows.values() if name in two_block(found[0])
         ]
-        if means:
+        if len(means) > 1:
             result.append(
                 {
                     "name": f"beta_spread_{name}",
                     "value": round(max(means) - min(means), 4),
                     "spread": 0.0,
-                    "runs": len(means),
-                    "unit": "largest minus smallest over beta 1 to 40",
+                    "runs": sum(map(len, rows.values())),
+                    "unit": "largest minus smallest of the means",
                     "goal": "",
-                    "context": {"betas": list(BETAS)},
+                    "context": {"betas": list(rows)},
                 }
             )
     return result
@@ -357,21 +378,17 @@ def spreads(found: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 # ---- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def draw(plan: Mapping[str, Task], found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
+def draw(plan: Mapping[str, Task], found: Mapping[str, list[dict[str, Any]]]) -> None:
     """The paper's three figures, and the sweeps."""
-    for name in ("best", "paper", "grayscale", "three_blocks"):
-        folder = options.runs / name / "seed0"
+    for name in ("best", "paper", "grayscale", "three_blocks", *(name for name in found if name.startswith("beta_"))):
         if name not in found:
             continue
+        folder = found[name][0]["folder"]
         recipe = ip.load_recipe(folder / "recipe.yaml")
         draw_figures(ip.load_pair(folder), load(str(recipe.data), "test", limit=256), PICTURES / name)
         tables = [evaluation["tables"]["swap"] for evaluation in found[name]]
         alt = f"Bars: scores of every factor on real images, on reconstructions and with each block resampled; {name}"
         plots.save(plots.swap_bars(tables, how="prior"), PICTURES / name / "figure3.png", alt=alt)
-    folder = options.runs / "beta_20" / "seed0"
-    if (folder / "pair.json").is_file():
-        recipe = ip.load_recipe(folder / "recipe.yaml")
-        draw_figures(ip.load_pair(folder), load(str(recipe.data), "test", limit=256), PICTURES / "beta_20")
     for kind, label in (("beta", "beta"), ("patch", "side of a patch, in pixels")):
         rows = sweep(found, plan, kind)
         if len(rows) > 1:
@@ -433,7 +450,7 @@ def matrix(name: str, found: Mapping[str, list[dict[str, Any]]], probe: str = "m
     return [*lines, ""]
 
 
-def notes(found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:
+def notes(found: Mapping[str, list[dict[str, Any]]]) -> str:
     """What stands below the table in RESULTS.md."""
     best = found["best"][0]
     lines = [
@@ -463,8 +480,9 @@ def notes(found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace
             lines.append(f"| {title} | {means} |")
     lines += [
         "",
-        "Placement matrices: held-out score, in brackets its 95% bootstrap interval, the score of the same probe on an "
-        "untrained encoder, and with shuffled labels. Accuracy for labels, squared correlation for values.",
+        "Placement matrices, of draws from the posteriors: held-out score of a small MLP, in brackets its 95% bootstrap "
+        "interval, the score of the same probe on an untrained encoder (whose draws are mostly noise) and of a shuffled "
+        "factor. Accuracy for labels, squared correlation for values.",
         "",
     ]
     for name in ("best", "paper", "grayscale", "three_blocks"):
@@ -472,7 +490,9 @@ def notes(found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace
     pictures = [
         ("best/figure1b.png", "Test images, their shuffled versions, and the reconstructions of both"),
         ("best/figure3.png", "Scores on real images, reconstructions, and with each block resampled"),
-        ("beta_20/figure2.png", "Beta 20: one block varied a hundred times, the other fixed, and the other way round"),
+        ("best/figure2.png", "Beta 20: one block varied a hundred times, the other fixed, and the other way round"),
+        ("best/mixtures.png", "Mixtures of test images: z_g from the image above, z_l from the image at the left"),
+        ("paper/figure3.png", "The same bars for the paper's own recipe"),
         ("beta_sweep.png", "Kept and crossed over beta"),
         ("patch_sweep.png", "Kept and crossed over the side of the patches"),
         ("grayscale/mixtures.png", "Grayscale task: shape of the image above, colour of the image at the left"),
