@@ -196,7 +196,7 @@ def subject_of(
         train: training images for the probes.
         predictors: ``{factor: predictor}`` for the swap test.
         samples: use draws from the posteriors; their means when False.
-        untrained: also encode with an untrained pair of the same networks, the probes' control.
+        untrained: also encode with an untrained pair of the same networks (its means), the probes' control.
         seed: of every random choice.
         progress: handed on to the metrics.
 
@@ -218,14 +218,15 @@ def subject_of(
         for name, value in observations.items():
             observed.setdefault(name, []).append(value)
 
-    def drawn(of: Pair) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return encodings(of, train, samples=True, seed=seed + 1), encodings(of, test, samples=True, seed=seed)
+    def both(of: Pair, samples: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return encodings(of, train, samples=samples, seed=seed + 1), encodings(of, test, samples=samples, seed=seed)
 
     controls = None
     if train is not None and untrained and not any(pair.networks.own.values()):
         with seeded(seed + 1, torch.device("cpu")):
             fresh = make_pair(pair.partition, pair.data_shape, pair.networks.network).to(pair.device)
-        controls = drawn(fresh)
+        # Its means: draws from a posterior that nobody trained are mostly noise, and no hard thing to beat.
+        controls = both(fresh, samples=False)
     try:
         shown = image_observation(pair)
     except DataError:
@@ -235,7 +236,7 @@ def subject_of(
         factors={name: test.factors[name] for name in factors},
         train_latents=None if train is None else encodings(pair, train, samples=samples, seed=seed + 1),
         train_factors=None if train is None else {name: train.factors[name] for name in factors},
-        samples=None if train is None else drawn(pair),
+        samples=None if train is None else both(pair, samples=True),
         untrained=controls,
         carriers={name: factor.block for name, factor in factors.items() if factor.block is not None},
         given={name: factor.given for name, factor in factors.items() if factor.given is not None},

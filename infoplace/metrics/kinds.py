@@ -58,7 +58,7 @@ class Subject:
         train_factors: their factors.
         samples: draws from the posteriors of the training and of the test images, ``(train, test)``; what a block tells
             when its noise is counted in.
-        untrained: as ``samples``, from encoders that were never trained.
+        untrained: what encoders that were never trained make of both, ``(train, test)``, without noise.
         carriers: ``{factor: block}``, the block that is declared to carry each; not every factor needs one.
         given: ``{factor: other factor}``, what the swap test also holds a factor's score against.
         images: the test images `[N, channels, height, width]`, uint8 or float in [0, 1].
@@ -319,7 +319,7 @@ class Placement(Metric):
             train_factors,
             test,
             factors,
-            untrained=subject.untrained if self.latents == "samples" else None,
+            untrained=subject.untrained,
             probes=self.probes,
             bootstrap=self.bootstrap,
             seed=subject.seed,
