@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -540,7 +541,10 @@ def _mosaic(
     longest = max((len(label) for label in row_labels), default=0)
     left = round(longest * _TEXT * 0.52 * _DPI / 72) + _LINE if longest else space or _LINE // 2
     above = (round(1.3 * _LINE) if title else 0) + (_LINE if column_label else 0) + _LINE // 2
-    below = (round(1.2 * _LINE) if captions else 0) + _LINE // 2
+    letters = [max(8, int((width + space) / (_TEXT * 0.55 * _DPI / 72)) - 2) for width in widths]
+    captions = [textwrap.fill(caption, count) for caption, count in zip(captions, letters, strict=False)]
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    below = (round((lines + 0.2) * _LINE) if captions else 0) + _LINE // 2
     gaps = [max(2, space // 4) if pairs and index % 2 else space for index in range(len(cells))]
     gaps[0] = 0
     total_width = left + sum(widths) + space * (len(widths) - 1) + _LINE // 2
@@ -563,7 +567,7 @@ def _mosaic(
                 axes.imshow(pixels, interpolation="nearest", aspect="auto")
                 axes.set_axis_off()
                 if captions and index == len(cells) - 1:
-                    text(x + wide / 2, y + tall + 0.85 * _LINE, captions[column], ha="center", va="center")
+                    text(x + wide / 2, y + tall + 0.35 * _LINE, captions[column], ha="center", va="top")
             x += width + space
         if row_labels:
             text(left - _LINE // 2, y + heights[index] / 2, row_labels[index], ha="right", va="center")

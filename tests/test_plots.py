@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -347,3 +348,13 @@ class TestSweepLines:
     def test_what_cannot_be_drawn_is_refused(self, lines, text):
         with pytest.raises(DataError, match=text):
             plots.sweep_lines(lines, "beta")
+
+
+def test_a_long_caption_is_broken_so_that_it_does_not_run_into_the_next():
+    grids = {f"block_{name} varied, two other blocks fixed": images(100, side=16) for name in "abc"}
+    figure = plots.variation_grids(grids)
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in figure.texts), key=lambda box: box.x0)
+    assert len(boxes) == 3
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert all(0 <= box.y0 and box.x0 >= 0 for box in boxes)
