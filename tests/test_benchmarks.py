@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import numpy
 import pytest
+
+import infoplace as ip
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 RESULTS = sorted((FOLDER / "results").glob("*.json"))
@@ -80,3 +85,112 @@ def test_the_readme_says_what_the_demo_measured():
     for name, text in said.items():
         assert text.format(claims[name]["value"]) in readme, name
     assert f"mean of {claims['demo_train_seconds']['runs']} seeds" in readme
+
+
+# ---- experiment 1 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def experiment1():
+    path = FOLDER / "paper" / "experiment1.py"
+    spec = importlib.util.spec_from_file_location("experiment1", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["experiment1"] = module  # its dataclass looks itself up there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        spec.loader.exec_module(module)
+    return module
+
+
+def plan(experiment1, **options):
+    given = {"data": None, "seeds": 4, "sweep_seeds": 1, "paper_steps": 10, "steps": None, **options}
+    return experiment1.tasks(argparse.Namespace(**given))
+
+
+def test_every_task_is_a_recipe_of_its_own(experiment1):
+    tasks = plan(experiment1)
+    recipes = {
+        name: json.dumps(ip.Recipe.from_dict(task.recipe).to_dict(), sort_keys=True) for name, task in tasks.items()
+    }
+    assert len(set(recipes.values())) == len(recipes)
+    assert {"best", "paper", "grayscale", "three_blocks"} <= set(tasks)
+    # The best recipe takes its own place in both sweeps.
+    assert len([name for name in tasks if name.startswith("beta_")]) == len(experiment1.BETAS) - 1
+    assert len([name for name in tasks if name.startswith("patch_")]) == len(experiment1.SIDES) - 1
+    assert all(task.change for name, task in tasks.items() if name.startswith(("beta", "patch", "ablation")))
+
+
+def test_grey_images_have_no_task_that_takes_colour_away(experiment1, tmp_path, capsys):
+    for split in ("train", "test"):
+        numpy.savez(tmp_path / f"{split}.npz", images=numpy.zeros((4, 32, 32), numpy.uint8), label=numpy.arange(4))
+    tasks = plan(experiment1, data=str(tmp_path))
+    assert "best" in tasks
+    assert not {"grayscale", "three_blocks"} & set(tasks)
+    assert "left out" in capsys.readouterr().err
+
+
+def test_a_change_of_what_is_not_there_is_an_error(experiment1):
+    recipe = {"objective": {"beta_elbo": {"beta": 1.0}}}
+    assert experiment1.changed(recipe, {"objective.beta_elbo.beta": 2.0})["objective"]["beta_elbo"]["beta"] == 2.0
+    assert recipe["objective"]["beta_elbo"]["beta"] == 1.0
+    with pytest.raises(KeyError, match=r"objective\.beta_elbo\.bta"):
+        experiment1.changed(recipe, {"objective.beta_elbo.bta": 2.0})
+
+
+def evaluation():
+    """What evaluate writes of two blocks, as far as the claims read it."""
+    scores = {
+        ("digit", None): (0.9, 1.0), ("digit", "z_l"): (0.8, 0.875), ("digit", "z_g"): (0.12, 0.025),
+        ("polarity", None): (1.0, 1.0), ("polarity", "z_l"): (0.6, 0.2), ("polarity", "z_g"): (0.95, 0.9),
+    }  # fmt: skip
+    rows = [
+        {"factor": factor, "changed": block, "how": "prior" if block else "kept", "score": score, "normalised": normal}
+        for (factor, block), (score, normal) in scores.items()
+    ]
+    others = [{**row, "how": "other image", "score": 0.5, "normalised": 0.5} for row in rows if row["changed"]]
+    kept = {"digit": (0.875, 0.025), "ground": (0.96, 0.4), "ground given polarity": (0.97, 0.03)}
+    return {
+        "factors": {
+            "digit": {"block": "z_g", "given": None},
+            "ground": {"block": "z_l", "given": "polarity"},
+            "polarity": {"block": None, "given": None},
+        },
+        "predictors": {"digit": {"real": 0.99}},
+        "tables": {
+            "swap": others + rows,
+            "kept_crossed": [
+                {"factor": factor, "block": "b", "how": "prior", "kept": pair[0], "crossed": pair[1]}
+                for factor, pair in kept.items()
+            ],
+            "placement_summary": [
+                {"probe": probe, "factor": "ground", "leakage": leakage}
+                for probe, leakage in (("linear", 0.1), ("mlp", 0.3))
+            ],
+        },
+    }
+
+
+def test_the_claims_are_those_of_the_prior_and_colour_crosses_given_polarity(experiment1):
+    found = experiment1.two_block(evaluation())
+    assert found == {
+        "classifier_accuracy": 0.99,
+        "digit_accuracy_reconstruction": 0.9,
+        "digit_accuracy_z_l_resampled": 0.8,
+        "digit_accuracy_z_g_resampled": 0.12,
+        "digit_kept": 0.875,
+        "digit_crossed": 0.025,
+        "colour_kept": 0.96,
+        "colour_crossed": 0.03,
+        "colour_leakage": 0.3,
+        "polarity_kept": 0.9,
+        "polarity_z_g_resampled": 0.9,
+        "polarity_z_l_resampled": 0.2,
+    }
+
+
+def test_claims_are_means_over_the_seeds_with_their_spread(experiment1):
+    (claim,) = experiment1.claims_of([{"digit_kept": 0.9}, {"digit_kept": 1.0}], {"data": "easy"})
+    assert (claim["value"], claim["runs"], claim["goal"]) == (0.95, 2, ">=0.97")
+    assert claim["spread"] == pytest.approx(0.0707, abs=1e-4)
+    (claim,) = experiment1.claims_of([{"digit_kept": 0.9}], {}, prefix="paper_")
+    assert (claim["name"], claim["goal"], claim["spread"]) == ("paper_digit_kept", "", 0.0)

@@ -357,4 +357,4 @@ def test_a_long_caption_is_broken_so_that_it_does_not_run_into_the_next():
     boxes = sorted((text.get_window_extent() for text in figure.texts), key=lambda box: box.x0)
     assert len(boxes) == 3
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
-    assert all(0 <= box.y0 and box.x0 >= 0 for box in boxes)
+    assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
