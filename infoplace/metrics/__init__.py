@@ -4,6 +4,8 @@
 - The placement matrix (:func:`placement`): read every factor off every block with probes, beside their controls.
 - The model itself: :func:`block_kl` bounds what a block knows, :func:`bits_per_dim` how well an observation is explained.
 - Scores of the literature over all dimensions: :func:`mig`, :func:`dci`, :func:`sap`.
+- Clusters against labels (:func:`clustering`): majority and Hungarian accuracy by a mapping fitted on training data, NMI,
+  ARI, calibration.
 - Scores: :func:`accuracy`, :func:`squared_correlation`, :func:`partial_squared_correlation`, and what they are compared
   with, :func:`chance` and :func:`normalised`.
 - Metrics by name, for ``infoplace evaluate`` and for plugins: :class:`Metric`, :func:`register_metric`.
@@ -12,6 +14,7 @@ Nothing here knows how the latents were made: blocks are named tensors, decoders
 Pyro model.
 """
 
+from infoplace.metrics.clustering import ClusteringTable, ClusterMap, clustering, fit_mapping
 from infoplace.metrics.disentanglement import CodeScores, dci, mig, sap
 from infoplace.metrics.kinds import (
     LackingError,
@@ -31,6 +34,8 @@ from infoplace.metrics.swapping import CHANGES, Decode, DrawPrior, ReadsFactor, 
 __all__ = [
     "CHANGES",
     "Bound",
+    "ClusterMap",
+    "ClusteringTable",
     "CodeScores",
     "Decode",
     "DrawPrior",
@@ -46,8 +51,10 @@ __all__ = [
     "bits_per_dim",
     "block_kl",
     "chance",
+    "clustering",
     "dci",
     "describe_metric",
+    "fit_mapping",
     "list_metrics",
     "make_metric",
     "mig",
