@@ -81,11 +81,12 @@ def render() -> str:
             "",
             f"`{result['command']}`, {result['date']}, commit {result['commit']}; {machine['device']}, "
             f"{machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}.",
-            "",
-            "| claim | value | runs | unit | goal | met |",
-            "| --- | --- | --- | --- | --- | --- |",
         ]
-        for claim in result["claims"]:
+        # Claims that differ by a change alone are a table of the notes: a row for each change.
+        claims = [claim for claim in result["claims"] if "change" not in claim["context"]]
+        if claims:
+            lines += ["", "| claim | value | runs | unit | goal | met |", "| --- | --- | --- | --- | --- | --- |"]
+        for claim in claims:
             goal = claim["goal"]
             reached = "" if not goal else ("yes" if met(claim["value"], goal) else "**no**")
             spread = f" ± {claim['spread']:g}" if claim["spread"] else ""

@@ -390,6 +390,11 @@ def draw(plan: Mapping[str, Task], found: Mapping[str, list[dict[str, Any]]]) ->
         folder = found[name][0]["folder"]
         recipe = ip.load_recipe(folder / "recipe.yaml")
         draw_figures(ip.load_pair(folder), load(str(recipe.data), "test", limit=256), PICTURES / name)
+        if name.startswith("beta_"):
+            for picture in (PICTURES / name).glob("*.png"):
+                if picture.name != "figure2.png":
+                    picture.unlink()
+            continue
         tables = [evaluation["tables"]["swap"] for evaluation in found[name]]
         alt = f"Bars: scores of every factor on real images, on reconstructions and with each block resampled; {name}"
         plots.save(plots.swap_bars(tables, how="prior"), PICTURES / name / "figure3.png", alt=alt)
@@ -545,7 +550,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="seeds of each task")
     parser.add_argument("--sweep-seeds", type=int, default=1, help="seeds of each sweep and ablation")
     parser.add_argument(
-        "--paper-steps", type=int, default=10_000, help="steps of the paper's own recipe, 1,000,000 there"
+        "--paper-steps", type=int, default=5_000, help="steps of the paper's own recipe, 1,000,000 there"
     )
     parser.add_argument("--steps", type=int, help="steps of all other recipes, for a quick look; their own if left out")
     parser.add_argument("--images", type=int, default=10_000, help="test images to measure on")
