@@ -16,6 +16,25 @@ import infoplace as ip
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 RESULTS = sorted((FOLDER / "results").glob("*.json"))
 PROMISED = {
+    "experiment1": {
+        "classifier_accuracy",
+        "digit_accuracy_reconstruction",
+        "digit_accuracy_z_l_resampled",
+        "digit_accuracy_z_g_resampled",
+        "digit_kept",
+        "digit_crossed",
+        "colour_kept",
+        "colour_crossed",
+        "polarity_kept",
+        "grayscale_shape_kept",
+        "grayscale_shape_crossed",
+        "grayscale_colour_kept",
+        "grayscale_colour_crossed",
+        "three_block_digit_kept",
+        "three_block_digit_crossed",
+        "three_block_colour_kept",
+        "three_block_colour_crossed",
+    },
     "core_speed": {
         "patch_shuffle_speedup_128_float32",
         "patch_shuffle_speedup_4096_float32",
@@ -85,6 +104,15 @@ def test_the_readme_says_what_the_demo_measured():
     for name, text in said.items():
         assert text.format(claims[name]["value"]) in readme, name
     assert f"mean of {claims['demo_train_seconds']['runs']} seeds" in readme
+
+
+def test_the_readme_says_what_experiment_1_measured():
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    claims = {c["name"]: c for c in json.loads((FOLDER / "results" / "experiment1.json").read_text())["claims"]}
+    assert f"over {claims['digit_kept']['runs']} seeds" in readme
+    for row, factor in (("| digit | `z_g` |", "digit"), ("| ground colour | `z_l` |", "colour")):
+        kept, crossed = (abs(round(claims[f"{factor}_{which}"]["value"], 2)) for which in ("kept", "crossed"))
+        assert f"{row} {kept:.2f} | {crossed:.2f} |" in readme
 
 
 # ---- experiment 1 ------------------------------------------------------------------------------------------------------
