@@ -373,10 +373,11 @@ def evaluate(
                     raise DeclarationError(f"two metrics write a table {table!r}; ask for one of them at a time")
                 tables[table] = [{key: _finite(value) for key, value in row.items()} for row in rows]
     say("done", 1, 1)
+    where = machine(pair.device)
     described = {
-        "infoplace": machine(pair.device)["infoplace"],
+        "infoplace": where["infoplace"],
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(pair.device),
+        "machine": where,
         "data": {
             "source": source,
             "name": test.name,

@@ -211,11 +211,11 @@ def evaluations(plan: Mapping[str, Task], options: argparse.Namespace) -> dict[s
     return found
 
 
-def score(evaluation: Mapping[str, Any], factor: str, block: str | None) -> float:
-    """A factor's score with a block drawn from its prior; of the reconstruction for None."""
+def swapped(evaluation: Mapping[str, Any], factor: str, block: str | None, key: str = "score") -> float:
+    """A factor's score with a block drawn from its prior; of the reconstruction for None. `key` may be `normalised`."""
     rows = evaluation["tables"]["swap"]
     return next(
-        row["score"]
+        row[key]
         for row in rows
         if (row["factor"], row["changed"]) == (factor, block) and row["how"] in ("kept", "prior")
     )
@@ -227,24 +227,14 @@ def kept_crossed(evaluation: Mapping[str, Any], factor: str, which: str) -> floa
     return next(row[which] for row in rows if (row["factor"], row["how"]) == (factor, "prior"))
 
 
-def normalised(evaluation: Mapping[str, Any], factor: str, block: str | None) -> float:
-    """As :func:`score`, between chance and what real images give."""
-    rows = evaluation["tables"]["swap"]
-    return next(
-        row["normalised"]
-        for row in rows
-        if (row["factor"], row["changed"]) == (factor, block) and row["how"] in ("kept", "prior")
-    )
-
-
 def two_block(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of Figure 3 and of the other way round."""
     digit = "digit" if "digit" in evaluation["factors"] else "label"
     values = {
         "classifier_accuracy": evaluation["predictors"][digit]["real"],
-        "digit_accuracy_reconstruction": score(evaluation, digit, None),
-        "digit_accuracy_z_l_resampled": score(evaluation, digit, "z_l"),
-        "digit_accuracy_z_g_resampled": score(evaluation, digit, "z_g"),
+        "digit_accuracy_reconstruction": swapped(evaluation, digit, None),
+        "digit_accuracy_z_l_resampled": swapped(evaluation, digit, "z_l"),
+        "digit_accuracy_z_g_resampled": swapped(evaluation, digit, "z_g"),
         "digit_kept": kept_crossed(evaluation, digit, "kept"),
         "digit_crossed": kept_crossed(evaluation, digit, "crossed"),
     }
@@ -258,9 +248,9 @@ def two_block(evaluation: Mapping[str, Any]) -> dict[str, float]:
             values[names[row["factor"]]] = row["leakage"]
     if "polarity" in evaluation["factors"]:
         # Wherever it goes: the block whose loss costs it most carries it, and it is kept with the other one resampled.
-        values["polarity_kept"] = max(normalised(evaluation, "polarity", block) for block in ("z_g", "z_l"))
-        values["polarity_z_g_resampled"] = normalised(evaluation, "polarity", "z_g")
-        values["polarity_z_l_resampled"] = normalised(evaluation, "polarity", "z_l")
+        values["polarity_kept"] = max(swapped(evaluation, "polarity", block, "normalised") for block in ("z_g", "z_l"))
+        values["polarity_z_g_resampled"] = swapped(evaluation, "polarity", "z_g", "normalised")
+        values["polarity_z_l_resampled"] = swapped(evaluation, "polarity", "z_l", "normalised")
     return values
 
 

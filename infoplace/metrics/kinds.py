@@ -241,6 +241,10 @@ def _check_choices(metric: Metric, field: str, known: Sequence[str]) -> None:
     metric._set(field, tuple(chosen))
 
 
+def _first(images: int, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[:images] for name, value in values.items()}
+
+
 @register_metric("swap")
 class Swap(Metric):
     """Change one block, decode, and read every factor off the image: the paper's Figure 3, for all blocks and factors.
@@ -346,9 +350,8 @@ class BlockKL(Metric):
         _check_counts(self, "images")
 
     def tables(self, subject: Subject) -> Tables:
-        model, guide, observed = subject.need("kl", "model", "guide", "observations")
-        observations = {name: value[: self.images] for name, value in observed.items()}
-        return {"kl": block_kl(model, guide, observations, seed=subject.seed).rows()}
+        model, guide, observations = subject.need("kl", "model", "guide", "observations")
+        return {"kl": block_kl(model, guide, _first(self.images, observations), seed=subject.seed).rows()}
 
 
 @register_metric("bits_per_dim")
@@ -370,7 +373,7 @@ class BitsPerDim(Metric):
 
     def tables(self, subject: Subject) -> Tables:
         model, guide, observed, hangs_on = subject.need("bits_per_dim", "model", "guide", "observations", "hangs_on")
-        observations = {name: value[: self.images] for name, value in observed.items()}
+        observations = _first(self.images, observed)
         rows: Rows = []
         for done, (site, latents) in enumerate(hangs_on.items()):
             subject.say(done, len(hangs_on))
@@ -399,8 +402,6 @@ class Disentanglement(Metric):
         _check_counts(self, "images")
 
     def tables(self, subject: Subject) -> Tables:
-        latents, factors = (
-            {name: value[: self.images] for name, value in part.items()}
-            for part in subject.need("disentanglement", "latents", "factors")
-        )
+        parts = subject.need("disentanglement", "latents", "factors")
+        latents, factors = (_first(self.images, part) for part in parts)
         return {"disentanglement": [row for score in (mig, dci, sap) for row in score(latents, factors).rows()]}
