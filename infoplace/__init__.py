@@ -4,6 +4,7 @@ Declare blocks of latent variables and the observations that hang on them (:clas
 guide of it (:func:`make_pair`), and train them in any loop.
 """
 
+from infoplace import agreement as agreement
 from infoplace.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,

@@ -16,13 +16,12 @@ from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.util import MultiFrameTensor, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from pyro.util import check_if_enumerated
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
 
-__all__ = ["Evidence", "Latent", "Observed", "Pass", "Term"]
+__all__ = ["Evidence", "Latent", "Observed", "Pass", "Source", "Term"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,10 @@ class Latent:
     prior: TorchDistributionMixin | None
     """The model's distribution; None for a site that only the guide has (marked ``is_auxiliary``)."""
     value: Tensor
-    """`[*batch_shape, *event_shape]`."""
+    """`[*batch_shape, *event_shape]`; all values along a dimension of their own where the site is enumerated."""
     kl: Tensor
-    """`[*batch_shape]`: the KL divergence or its one-sample estimate, with the site's scale and mask applied."""
+    """`[*batch_shape]`: the KL divergence or its one-sample estimate, with the site's scale and mask applied, averaged over
+    enumerated sites."""
     closed: bool
     """Whether ``kl`` is the closed form."""
     beta: float
@@ -100,9 +100,31 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """The model and the guide that were run, for an objective that needs to run them on something else."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    observations: Mapping[str, Tensor]
+    """What both were called with, as their one argument; empty where they were called otherwise."""
+
+    def posteriors(self, observations: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The guide's distributions, by site, on observations in place of those that were seen."""
+        trace = poutine.trace(self.guide).get_trace({**self.observations, **observations})
+        return {name: site["fn"] for name, site in sample_sites(trace).items()}
+
+    def likelihoods(self, held: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The model's distributions of what it observes, by site, with some latents held and the others drawn anew."""
+        trace = poutine.trace(poutine.condition(self.model, dict(held))).get_trace(self.observations)
+        sites = sample_sites(trace)
+        return {name: site["fn"] for name, site in sites.items() if name in self.observations}
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What an objective weighs: every site's value, summed over the batch and averaged over the particles."""
 
+    source: Source
     passes: tuple[Pass, ...]
     """One for each particle; a single one with a leading particle dimension where particles are vectorised."""
     particles: int
@@ -118,8 +140,8 @@ class Evidence:
     """The latents that only the guide has; their "KL" is `log q` alone."""
 
     @classmethod
-    def of(cls, passes: Sequence[Pass], particles: int) -> Evidence:
-        """Sum up ``passes``, which hold ``particles`` particles in all."""
+    def of(cls, source: Source, passes: Sequence[Pass], particles: int) -> Evidence:
+        """Sum up ``passes`` of a source, which hold ``particles`` particles in all."""
         log_likelihood: dict[str, Any] = {}
         kl: dict[str, Any] = {}
         count: dict[str, Any] = {}
@@ -135,7 +157,7 @@ class Evidence:
             for sums in (log_likelihood, kl, count):
                 sums.update({name: value / particles for name, value in sums.items()})
         auxiliary = frozenset(name for one in passes for name, latent in one.latents.items() if latent.prior is None)
-        return cls(tuple(passes), particles, log_likelihood, kl, beta, count, auxiliary)
+        return cls(source, tuple(passes), particles, log_likelihood, kl, beta, count, auxiliary)
 
     def likelihood_terms(self) -> dict[str, Term]:
         """``"log_likelihood/<site>"`` of every observed site, at weight -1."""
@@ -168,7 +190,21 @@ class _Replay(Messenger):
             message["value"] = node["value"]
 
 
-def trace_pair(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+def trace_pair(
+    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any, nesting: int | None = None
+) -> tuple[Any, Any]:
+    """The traces of the guide and, on what it drew, the model.
+
+    Args:
+        model: a Pyro model.
+        guide: a Pyro guide.
+        args: what both are called with.
+        kwargs: what both are called with.
+        nesting: how many plate dimensions they use. Given, the guide's sites that say ``infer={"enumerate": "parallel"}``
+            take all their values at once, along dimensions left of the plates; left out, they are drawn.
+    """
+    if nesting is not None:
+        guide = poutine.enum(guide, first_available_dim=-nesting - 1)
     unwrapped = poutine.unwrap(guide)
     if isinstance(unwrapped, Messenger):
         # Pyro's messenger guides run the model themselves.
@@ -188,13 +224,55 @@ def sample_sites(trace: Any) -> dict[str, Any]:
     }
 
 
+class _Classes:
+    """The enumerated sites of a guide: what takes the exact expectation over them."""
+
+    def __init__(self, guide: Mapping[str, Any]) -> None:
+        self.sites = {name: site for name, site in guide.items() if "_enumerate_dim" in site["infer"]}
+        dims = [site["infer"]["_enumerate_dim"] for site in self.sites.values()]
+        self.nesting = -max(dims) - 1 if dims else None
+        """How many dimensions on the right are plates; None where nothing is enumerated."""
+        # In the order of drawing: the later may hang on the earlier.
+        self.probabilities = [
+            (dim, _scored(name, site, site["fn"].log_prob).exp())
+            for dim, (name, site) in zip(dims, self.sites.items(), strict=True)
+        ]
+        for name, site in guide.items():
+            deepest = min((plate.dim for plate in site["cond_indep_stack"] if plate.vectorized), default=0)
+            if self.nesting is not None and -deepest > self.nesting:
+                raise DeclarationError(
+                    f"site {name!r} is in more plates than the objective's max_plate_nesting allows, and the values of "
+                    f"{join_names(self.sites)} took the dimension of one; say max_plate_nesting={-deepest} or more"
+                )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.sites
+
+    def check_score(self, name: str, score: Tensor) -> None:
+        if self.plated(score.shape) != score.shape:
+            raise DeclarationError(
+                f"site {name!r} cannot be reparameterised, and its posterior hangs on {join_names(self.sites)}, whose values "
+                "are all taken at once; let it be enumerated too, or leave out their infer={'enumerate': 'parallel'}"
+            )
+
+    def plated(self, shape: torch.Size) -> torch.Size:
+        """A batch shape without the dimensions of enumerated values."""
+        return shape if self.nesting is None else shape[max(len(shape) - self.nesting, 0) :]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """``values``, averaged over the enumerated sites under the guide."""
+        for dim, probability in reversed(self.probabilities):
+            if values.ndim >= -dim and values.shape[dim] > 1:
+                values = (probability * values).sum(dim, keepdim=True)
+        return values.reshape(self.plated(values.shape))
+
+
 def read_pass(model_trace: Any, guide_trace: Any, kl: str) -> Pass:
-    """The pass that two traces show."""
+    """The pass that two traces show, averaged over the values of enumerated sites."""
     model, guide = sample_sites(model_trace), sample_sites(guide_trace)
-    _check_sites(model, guide)
+    classes = _Classes(guide)
+    _check_sites(model, guide, classes)
     validate = is_validation_enabled()
-    if validate:
-        check_if_enumerated(guide_trace)
     out_of_order = _out_of_order(model, guide) if kl == "analytic" else {}
 
     latents: dict[str, Latent] = {}
@@ -208,18 +286,23 @@ def read_pass(model_trace: Any, guide_trace: Any, kl: str) -> Pass:
         if kl == "analytic" and prior is not None and not _is_delta(posterior):
             divergence = _closed_form(name, prior, site, out_of_order.get(name), validate)
         closed = divergence is not None
-        if not reparameterised or divergence is None:
+        if name in classes:
+            # All values are there, so the sum over them has the whole gradient.
+            log_q = _scored(name, site, posterior.log_prob) if divergence is None else None
+        elif not reparameterised or divergence is None:
             log_q, score, entropy = _scored(name, site, posterior.score_parts)
             if not is_identically_zero(score) and torch.is_tensor(score) and score.requires_grad:
                 scores[name] = (score, plates)
-            if divergence is None:
-                # Pathwise gradients flow through the entropy term alone; the score function is added in Pass.total.
-                if entropy is not log_q:
-                    log_q = log_q.detach() + (entropy - entropy.detach() if torch.is_tensor(entropy) else 0.0)
-                divergence = scale_and_mask(log_q, site["scale"], site["mask"])
-                if prior is not None:
-                    log_p = _scored(name, prior, prior["fn"].log_prob)
-                    divergence = divergence - scale_and_mask(log_p, prior["scale"], prior["mask"])
+                classes.check_score(name, score)
+            # Pathwise gradients flow through the entropy term alone; the score function is added in Pass.total.
+            if entropy is not log_q:
+                log_q = log_q.detach() + (entropy - entropy.detach() if torch.is_tensor(entropy) else 0.0)
+        if divergence is None:
+            divergence = scale_and_mask(log_q, site["scale"], site["mask"])
+            if prior is not None:
+                log_p = _scored(name, prior, prior["fn"].log_prob)
+                divergence = divergence - scale_and_mask(log_p, prior["scale"], prior["mask"])
+        divergence = classes.mean(divergence)
         latents[name] = Latent(
             name=name,
             posterior=posterior,
@@ -228,7 +311,7 @@ def read_pass(model_trace: Any, guide_trace: Any, kl: str) -> Pass:
             kl=divergence,
             closed=closed,
             beta=1.0 if prior is None else _site_beta(name, prior["infer"]),
-            count=_count(site, divergence),
+            count=_count(site, classes.plated(posterior.batch_shape), divergence),
             plates=plates,
         )
         if validate:
@@ -239,6 +322,7 @@ def read_pass(model_trace: Any, guide_trace: Any, kl: str) -> Pass:
         if site["is_observed"]:
             plates = site["cond_indep_stack"]
             log_prob = scale_and_mask(_scored(name, site, site["fn"].log_prob), site["scale"], site["mask"])
+            log_prob = classes.mean(log_prob)
             if validate:
                 _check_plates(name, log_prob.shape, plates)
             observed[name] = Observed(name, site["fn"], site["value"], log_prob, plates)
@@ -325,15 +409,15 @@ def _site_beta(name: str, infer: Mapping[str, Any]) -> float:
     return beta
 
 
-def _count(site: Any, divergence: Tensor) -> float | Tensor:
-    scale, mask, shape = site["scale"], site["mask"], site["fn"].batch_shape
+def _count(site: Any, shape: torch.Size, divergence: Tensor) -> float | Tensor:
+    scale, mask = site["scale"], site["mask"]
     if torch.is_tensor(scale) or torch.is_tensor(mask):
         ones = torch.ones(shape, dtype=divergence.dtype, device=divergence.device)
         return scale_and_mask(ones, scale, mask).sum()
     return 0.0 if mask is False else float(shape.numel() * scale)
 
 
-def _check_sites(model: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
+def _check_sites(model: Mapping[str, Any], guide: Mapping[str, Any], classes: _Classes) -> None:
     latents = [name for name, site in model.items() if not site["is_observed"]]
     for name, site in guide.items():
         if name in model and model[name]["is_observed"]:
@@ -346,7 +430,7 @@ def _check_sites(model: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
                 raise DeclarationError(
                     f"site {name!r} is observed in the guide and latent in the model; drop obs= in the guide"
                 )
-            _check_shapes(name, model[name]["fn"], site["fn"])
+            _check_shapes(name, model[name]["fn"], site["fn"], classes)
         elif not site["infer"].get("is_auxiliary"):
             raise DeclarationError(
                 f"the guide has a site {name!r} that the model lacks (the model's latent sites: {join_names(latents)})."
@@ -366,7 +450,7 @@ def _check_sites(model: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
             )
 
 
-def _check_shapes(name: str, prior: Any, posterior: Any) -> None:
+def _check_shapes(name: str, prior: Any, posterior: Any, classes: _Classes) -> None:
     if prior.event_shape != posterior.event_shape:
         short, long = ("guide", "model") if posterior.event_dim < prior.event_dim else ("model", "guide")
         missing = abs(posterior.event_dim - prior.event_dim)
@@ -379,7 +463,8 @@ def _check_shapes(name: str, prior: Any, posterior: Any) -> None:
             f"site {name!r}: the model's event shape is {tuple(prior.event_shape)} and the guide's is "
             f"{tuple(posterior.event_shape)}; {advice}"
         )
-    if prior.batch_shape != posterior.batch_shape and is_validation_enabled():
+    shapes = classes.plated(prior.batch_shape), classes.plated(posterior.batch_shape)
+    if shapes[0] != shapes[1] and is_validation_enabled():
         raise DeclarationError(
             f"site {name!r}: the model's batch shape is {tuple(prior.batch_shape)} and the guide's is "
             f"{tuple(posterior.batch_shape)}; put it inside the same pyro.plate in both"

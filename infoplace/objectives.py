@@ -61,7 +61,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
 from infoplace.errors import DeclarationError, did_you_mean, join_names
-from infoplace.evidence import Evidence, Latent, Observed, Pass, Term, read_pass, sample_sites, trace_pair
+from infoplace.evidence import Evidence, Latent, Observed, Pass, Source, Term, read_pass, sample_sites, trace_pair
 from infoplace.registry import Description, Registry, Specified
 
 __all__ = [
@@ -104,6 +104,9 @@ class Objective(Specified, ELBO):
     from the draw. So it equals ``TraceMeanField_ELBO`` where that is right, and with ``kl="sampled"`` ``Trace_ELBO``. A
     latent that cannot be reparameterised takes the score-function gradient of ``Trace_ELBO``.
 
+    A site of the guide that says ``infer={"enumerate": "parallel"}`` is summed over exactly, as ``TraceEnum_ELBO`` does: every
+    other value is averaged over it under the guide, and the gradient is that of the sum.
+
     A schedule advances in training only: one step with each ``SVI.step`` (:meth:`loss_and_grads`), and one with each call
     of the :class:`ObjectiveModule` in training mode with gradients enabled; never in :meth:`loss` (``SVI.evaluate_loss``),
     :meth:`differentiable_loss` or :meth:`terms`.
@@ -111,7 +114,8 @@ class Objective(Specified, ELBO):
     Args:
         num_particles: draws from the guide to average over.
         vectorize_particles: draw them all at once, along a new leftmost batch dimension.
-        max_plate_nesting: how many plate dimensions model and guide use; read only where particles are vectorised.
+        max_plate_nesting: how many plate dimensions model and guide use; read only where particles are vectorised or a site
+            is enumerated.
         kl: ``"analytic"`` or ``"sampled"``.
 
     Raises:
@@ -135,13 +139,13 @@ class Objective(Specified, ELBO):
         max_plate_nesting: int = 1,
         kl: str = "analytic",
     ) -> None:
-        _check(
+        check(
             self, "num_particles", _is_whole(num_particles) and num_particles >= 1, "a positive integer", num_particles
         )
-        _check(self, "vectorize_particles", isinstance(vectorize_particles, bool), "True or False", vectorize_particles)
+        check(self, "vectorize_particles", isinstance(vectorize_particles, bool), "True or False", vectorize_particles)
         nesting = max_plate_nesting
-        _check(self, "max_plate_nesting", _is_whole(nesting) and nesting >= 0, "an integer, at least 0", nesting)
-        _check(self, "kl", kl in ("analytic", "sampled"), "'analytic' or 'sampled'", kl)
+        check(self, "max_plate_nesting", _is_whole(nesting) and nesting >= 0, "an integer, at least 0", nesting)
+        check(self, "kl", kl in ("analytic", "sampled"), "'analytic' or 'sampled'", kl)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         # Pyro keeps the particles' own dimension in this attribute too; here it is what the user said.
         self.max_plate_nesting = max_plate_nesting
@@ -324,7 +328,8 @@ class Objective(Specified, ELBO):
     def _get_trace(
         self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
-        return trace_pair(model, guide, args, kwargs)
+        particles = self.vectorize_particles and self.num_particles > 1
+        return trace_pair(model, guide, args, kwargs, self.max_plate_nesting + particles)
 
     def _get_traces(
         self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
@@ -351,10 +356,11 @@ class Objective(Specified, ELBO):
     ) -> tuple[Tensor, dict[str, Tensor], list[tuple[Any, Any]]]:
         traces = list(self._get_traces(model, guide, args, kwargs))
         passes = [read_pass(model_trace, guide_trace, self.kl) for model_trace, guide_trace in traces]
-        terms = self.weigh(Evidence.of(passes, self.num_particles))
+        observations = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else {}
+        terms = self.weigh(Evidence.of(Source(model, guide, observations), passes, self.num_particles))
         if not terms:
             raise DeclarationError(
-                f"{_label(self)}: there is nothing to weigh; the model and the guide draw and observe no site"
+                f"{label(self)}: there is nothing to weigh; the model and the guide draw and observe no site"
             )
         minimised = [term.value * term.weight for term in terms.values() if not _is_zero(term.weight)]
         loss = sum(minimised[1:], minimised[0]) if minimised else next(iter(terms.values())).value * 0.0
@@ -491,22 +497,22 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _label(objective: Objective) -> str:
+def label(objective: Objective) -> str:
     return objective.spec_name or type(objective).__name__
 
 
-def _check(objective: Objective, parameter: str, right: bool, expected: str, got: object) -> None:
+def check(objective: Objective, parameter: str, right: bool, expected: str, got: object) -> None:
     if not right:
-        raise DeclarationError(f"{_label(objective)}: {parameter} must be {expected}; got {got!r}")
+        raise DeclarationError(f"{label(objective)}: {parameter} must be {expected}; got {got!r}")
 
 
-def _amount(objective: Objective, parameter: str, value: Any, by_block: bool = True) -> Any:
+def amount(objective: Objective, parameter: str, value: Any, by_block: bool = False) -> Any:
     """A number at least 0, or one for each block, checked and made float."""
     if by_block and isinstance(value, Mapping):
-        _check(objective, parameter, bool(value), "a number or a dict of at least one block", value)
-        return {str(name): _amount(objective, f"{parameter}[{name!r}]", one, False) for name, one in value.items()}
+        check(objective, parameter, bool(value), "a number or a dict of at least one block", value)
+        return {str(name): amount(objective, f"{parameter}[{name!r}]", one) for name, one in value.items()}
     kinds = ", or a dict of one for each block" if by_block else ""
-    _check(objective, parameter, _is_finite(value) and value >= 0, f"a finite number, at least 0{kinds}", value)
+    check(objective, parameter, _is_finite(value) and value >= 0, f"a finite number, at least 0{kinds}", value)
     return float(value)
 
 
@@ -519,7 +525,7 @@ def _by_block(
     for name in value:
         if name not in evidence.kl:
             raise DeclarationError(
-                f"{_label(objective)}: {parameter} names {name!r}, which is no latent site."
+                f"{label(objective)}: {parameter} names {name!r}, which is no latent site."
                 f"{did_you_mean(name, evidence.kl)} The latent sites: {join_names(evidence.kl)}"
             )
     return {name: value.get(name, default) for name in evidence.kl}
@@ -641,11 +647,11 @@ class WeightedSum(Objective):
 
     def __init__(self, objectives: Sequence[Any], weights: Sequence[float] | None = None) -> None:
         listed = isinstance(objectives, (list, tuple)) and len(objectives) > 0
-        _check(self, "objectives", listed, "a list of at least one objective or spec", objectives)
+        check(self, "objectives", listed, "a list of at least one objective or spec", objectives)
         made = [make_objective(objective) for objective in objectives]
         given = [1.0] * len(made) if weights is None else weights
         counted = isinstance(given, (list, tuple)) and len(given) == len(made) and all(map(_is_finite, given))
-        _check(self, "weights", counted, f"{len(made)} finite number(s), one for each objective", given)
+        check(self, "weights", counted, f"{len(made)} finite number(s), one for each objective", given)
         shares: dict[int, tuple[Objective, float]] = {}
         for objective, weight in zip(made, given, strict=True):
             inner = objective.weights if isinstance(objective, WeightedSum) else (1.0,)
@@ -660,7 +666,7 @@ class WeightedSum(Objective):
             for option in options:
                 if getattr(part, option) != getattr(first, option):
                     raise DeclarationError(
-                        f"sum: {_label(first)} has {option}={getattr(first, option)!r} and {_label(part)} has "
+                        f"sum: {label(first)} has {option}={getattr(first, option)!r} and {label(part)} has "
                         f"{option}={getattr(part, option)!r}; one run serves all, so give both the same"
                     )
         super().__init__(**{option: getattr(first, option) for option in options})
@@ -751,17 +757,17 @@ class BetaElbo(Objective):
         kl: str = "analytic",
     ) -> None:
         super().__init__(num_particles, vectorize_particles, max_plate_nesting, kl)
-        self.beta: float | dict[str, float] = _amount(self, "beta", beta)
-        _check(self, "warmup", _is_whole(warmup) and warmup >= 0, "a number of steps, at least 0", warmup)
-        _check(self, "cycles", _is_whole(cycles) and cycles >= 1, "a positive integer", cycles)
+        self.beta: float | dict[str, float] = amount(self, "beta", beta, by_block=True)
+        check(self, "warmup", _is_whole(warmup) and warmup >= 0, "a number of steps, at least 0", warmup)
+        check(self, "cycles", _is_whole(cycles) and cycles >= 1, "a positive integer", cycles)
         held = hold is None or (_is_whole(hold) and hold >= 0)
-        _check(self, "hold", held, "a number of steps, at least 0, or None", hold)
+        check(self, "hold", held, "a number of steps, at least 0, or None", hold)
         if cycles > 1 and warmup == 0:
             raise DeclarationError(
-                f"{_label(self)}: cycles={cycles} repeats a warm-up, and warmup is 0; say warmup=1000"
+                f"{label(self)}: cycles={cycles} repeats a warm-up, and warmup is 0; say warmup=1000"
             )
         if cycles == 1 and hold is not None:
-            raise DeclarationError(f"{_label(self)}: hold={hold} is between two rises, and there is one; say cycles=4")
+            raise DeclarationError(f"{label(self)}: hold={hold} is between two rises, and there is one; say cycles=4")
         self.warmup = warmup
         self.cycles = cycles
         self.hold = hold
@@ -829,10 +835,10 @@ class Capacity(Objective):
         kl: str = "analytic",
     ) -> None:
         super().__init__(num_particles, vectorize_particles, max_plate_nesting, kl)
-        self.gamma: float = _amount(self, "gamma", gamma, by_block=False)
-        self.start: float = _amount(self, "start", start, by_block=False)
-        self.stop: float | dict[str, float] = _amount(self, "stop", stop)
-        _check(self, "steps", _is_whole(steps) and steps >= 0, "a number of steps, at least 0", steps)
+        self.gamma: float = amount(self, "gamma", gamma)
+        self.start: float = amount(self, "start", start)
+        self.stop: float | dict[str, float] = amount(self, "stop", stop, by_block=True)
+        check(self, "steps", _is_whole(steps) and steps >= 0, "a number of steps, at least 0", steps)
         self.steps = steps
 
     @property
@@ -858,7 +864,7 @@ class Capacity(Objective):
             for name, kl in evidence.kl.items():
                 if name not in self.stop:
                     raise DeclarationError(
-                        f"{_label(self)}: stop names {join_names(self.stop)} and leaves out {name!r}, whose KL would not "
+                        f"{label(self)}: stop names {join_names(self.stop)} and leaves out {name!r}, whose KL would not "
                         "count at all; give it a capacity too"
                     )
                 distance = (kl - self.capacity(name, self.level) * evidence.count[name]).abs()
@@ -901,8 +907,8 @@ class FreeBits(Objective):
         kl: str = "analytic",
     ) -> None:
         super().__init__(num_particles, vectorize_particles, max_plate_nesting, kl)
-        self.nats: float | dict[str, float] = _amount(self, "nats", nats)
-        self.beta: float = _amount(self, "beta", beta, by_block=False)
+        self.nats: float | dict[str, float] = amount(self, "nats", nats, by_block=True)
+        self.beta: float = amount(self, "beta", beta)
 
     def weigh(self, evidence: Evidence) -> dict[str, Term]:
         """Every log-likelihood at weight -1, and the floored KLs at ``beta`` times the sites' own; KLs at 0."""
@@ -918,7 +924,7 @@ class FreeBits(Objective):
 def _no_auxiliary(objective: Objective, evidence: Evidence) -> None:
     if evidence.auxiliary:
         raise DeclarationError(
-            f"{_label(objective)}: the KL of a block cannot be told where the guide draws it through auxiliary sites "
+            f"{label(objective)}: the KL of a block cannot be told where the guide draws it through auxiliary sites "
             f"({join_names(sorted(evidence.auxiliary))}); use elbo, beta_elbo, or a guide without them"
         )
 

@@ -26,7 +26,7 @@ from infoplace.distributions import make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, RunFolderError, check_keys, did_you_mean, join_names
 from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
 from infoplace.networks import Network, make_network
-from infoplace.partition import READ_SUFFIX, Partition, Shapes
+from infoplace.partition import READ_SUFFIX, Block, Partition, Shapes, class_name
 
 __all__ = ["Pair", "load_pair", "make_pair"]
 
@@ -75,11 +75,12 @@ class _Model(_Named):
         partition: Partition,
         shapes: Mapping[str, tuple[int, ...]],
         decoders: Mapping[str, nn.Module],
+        guide: _Guide,
     ) -> None:
         super().__init__("model")
         self.partition = partition
         self.shapes = dict(shapes)
-        self.priors = nn.ModuleDict({name: make_prior(b.prior).build(b.dim) for name, b in partition.blocks.items()})
+        self.priors = nn.ModuleDict({name: _build_prior(name, b, guide) for name, b in partition.blocks.items()})
         self.decoders = nn.ModuleDict(decoders)
 
     def forward(self, observations: Observations | None = None, size: int | None = None) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ class _Model(_Named):
             size: the number of samples, where nothing is observed.
 
         Returns:
-            The blocks' and the observations' values.
+            The blocks' and the observations' values, and the class ``<block>_y`` of a block whose prior draws one.
         """
         self._register()
         observations, count = check_observations(self.partition, self.shapes, observations, self)
@@ -103,9 +104,17 @@ class _Model(_Named):
             raise DataError(f"size={size}, and the observations hold {count} samples; leave size out")
         values: dict[str, Tensor] = {}
         with pyro.plate(PLATE, size if count is None else count, dim=-1):
+            latents = {}
             for name, block in self.partition.blocks.items():
-                values[name] = pyro.sample(name, self.priors[name](), infer={"beta": block.beta})
-            latents = dict(values)
+                prior: Any = self.priors[name]
+                spec = make_prior(block.prior)
+                if spec.draws_class:
+                    site = class_name(name)
+                    values[site] = pyro.sample(site, prior.class_prior(), infer={"beta": spec.class_beta})
+                    distribution = prior.given(values[site])
+                else:
+                    distribution = prior()
+                values[name] = latents[name] = pyro.sample(name, distribution, infer={"beta": block.beta})
             for name, observation in self.partition.observations.items():
                 likelihood = self.likelihood(name, latents)
                 with poutine.scale(scale=observation.weight):
@@ -145,9 +154,13 @@ class _Guide(_Named):
         self.partition = partition
         self.shapes = dict(shapes)
         self.encoders = nn.ModuleDict(encoders)
+        priors = {name: make_prior(block.prior) for name, block in partition.blocks.items()}
+        self.class_posteriors = nn.ModuleDict(
+            {name: prior.build_class_posterior() for name, prior in priors.items() if prior.draws_class}
+        )
 
     def forward(self, observations: Observations, size: int | None = None) -> dict[str, Tensor]:
-        """Draw every block from its posterior, given what :meth:`Partition.observe` returned.
+        """Draw every block, and its class where its prior has one, given what :meth:`Partition.observe` returned.
 
         ``size`` is there because Pyro calls model and guide alike; the observations already say it.
         """
@@ -155,11 +168,20 @@ class _Guide(_Named):
         observations, count = check_observations(self.partition, self.shapes, observations, self)
         if count is None:
             raise DataError("the guide reads observations; pass what partition.observe(batch) returns")
+        values: dict[str, Tensor] = {}
         with pyro.plate(PLATE, count, dim=-1):
-            return {name: pyro.sample(name, self.posterior(name, observations)) for name in self.partition.blocks}
+            for name in self.partition.blocks:
+                posterior, q_class = self.posteriors(name, observations)
+                if q_class is not None:
+                    infer = {"enumerate": "parallel"} if q_class.has_enumerate_support else {}
+                    values[class_name(name)] = pyro.sample(class_name(name), q_class, infer=infer)
+                values[name] = pyro.sample(name, posterior)
+        return values
 
-    def posterior(self, name: str, observations: Observations) -> TorchDistributionMixin:
-        """``q(block | what it reads)``, `[batch]` of vectors `[dim]`."""
+    def posteriors(
+        self, name: str, observations: Observations
+    ) -> tuple[TorchDistributionMixin, TorchDistributionMixin | None]:
+        """``q(block | what it reads)``, `[batch]` of vectors `[dim]`; and ``q(its class | what it reads)``, `[batch]`."""
         features = []
         for read in self.partition.blocks[name].reads or ():
             key = self.partition.read_name(read)
@@ -172,15 +194,60 @@ class _Guide(_Named):
             features.append(
                 make_likelihood(self.partition.observations[read].likelihood).encode(observations[key], shape)
             )
+        return self.read(name, features)
+
+    def read(
+        self, name: str, features: Sequence[Tensor]
+    ) -> tuple[TorchDistributionMixin, TorchDistributionMixin | None]:
+        """As :meth:`posteriors`, given what the block's encoder reads, each `[batch, *shape]`."""
         output = self.encoders[name](*features)
         if isinstance(output, torch.distributions.Distribution):
-            return output
+            return output, None
         if output.dtype in (torch.bfloat16, torch.float16):
             # Mixed precision is for the networks: its few digits are too coarse for a posterior.
             output = output.float()
-        mean, scale = output.chunk(2, dim=-1)
+        dim = self.partition.blocks[name].dim
+        mean, scale, logits = output.split([dim, dim, output.shape[-1] - 2 * dim], dim=-1)
         # Softplus keeps the scale's gradient alive on both sides; it starts near 0.7 for an encoder that says nothing.
-        return dist.Normal(mean, F.softplus(scale) + _SCALE_FLOOR).to_event(1)
+        posterior = dist.Normal(mean, F.softplus(scale) + _SCALE_FLOOR).to_event(1)
+        return posterior, self.class_posteriors[name](logits) if name in self.class_posteriors else None
+
+
+class _BlockEncoder:
+    """The guide's encoder of one block, for the prior of that block (see ``BlockEncoder``).
+
+    Whatever copies or pickles a pair as a whole meets the guide here as well, and copies it once.
+    """
+
+    def __init__(self, guide: _Guide, block: str) -> None:
+        self.guide, self.block = guide, block
+
+    def __call__(self, *inputs: Tensor) -> TorchDistributionMixin:
+        with evaluating(self.guide.encoders[self.block]):
+            return self.guide.read(self.block, inputs)[0]
+
+    def examples(self, count: int) -> tuple[Tensor, ...]:
+        partition, found = self.guide.partition, []
+        for read in partition.blocks[self.block].reads or ():
+            likelihood, shape = make_likelihood(partition.observations[read].likelihood), self.guide.shapes[read]
+            drawn = likelihood(torch.zeros(count, *likelihood.raw_shape(shape)), shape).sample()
+            found.append(likelihood.encode(drawn, shape))
+        return tuple(found)
+
+
+def _build_prior(name: str, block: Block, guide: _Guide) -> nn.Module:
+    prior = make_prior(block.prior)
+    if not prior.reads_encoder:
+        return prior.build(block.dim)
+    try:
+        module = prior.build_on(block.dim, _BlockEncoder(guide, name))
+        # An encoder of the user's own may be on its device already; and what the prior cannot use is refused now.
+        module.to(next((p.device for p in guide.encoders[name].parameters()), torch.device("cpu")))
+        with torch.no_grad():
+            module()
+    except DeclarationError as error:
+        raise DeclarationError(f"block {name!r}: {error}") from error
+    return module
 
 
 class Pair(nn.Module):
@@ -210,8 +277,9 @@ class Pair(nn.Module):
         self.shapes = shapes
         self.networks = _Networks(partition, networks)
         encoders, decoders = self.networks.build(shapes)
-        self.model = _Model(partition, shapes, decoders)
-        self.guide = _Guide(partition, shapes, encoders)
+        guide = _Guide(partition, shapes, encoders)
+        self.model = _Model(partition, shapes, decoders, guide)
+        self.guide = guide
 
     @property
     def device(self) -> torch.device:
@@ -240,13 +308,44 @@ class Pair(nn.Module):
         torch.Size([5, 2])
         """
         observations, _ = check_observations(self.partition, self.shapes, observations, self)
-        posteriors = {name: self.guide.posterior(name, observations) for name in self.partition.blocks}
+        posteriors = {name: self.guide.posteriors(name, observations)[0] for name in self.partition.blocks}
         # A vector's normal, as the guide draws it, is handed out as the normals of its dimensions.
         stock = {
             name: isinstance(q, dist.Independent) and isinstance(q.base_dist, dist.Normal)
             for name, q in posteriors.items()
         }
         return {name: q.base_dist if stock[name] else q for name, q in posteriors.items()}
+
+    def classify(self, observations: Observations) -> dict[str, TorchDistributionMixin]:
+        """The classes of all blocks whose prior is a mixture: which cluster each sample belongs to.
+
+        Args:
+            observations: what ``partition.observe(batch)`` returned, on the pair's device.
+
+        Returns:
+            ``{block: Categorical}``, each `[batch]` over the prior's classes, differentiable: ``q(y|x)`` as the block's
+            encoder says it, or, where the prior sums ``y`` out, Bayes' rule ``p(y|z)`` at the posterior's mean. Empty where
+            no prior is a mixture.
+
+        Raises:
+            DataError: observations that are missing, of another shape, or on another device.
+
+        >>> from infoplace import Block, Observation, Partition, make_pair
+        >>> partition = Partition({"z": Block(2, prior={"mixture": {"components": 3}})}, {"x": Observation()})
+        >>> pair = make_pair(partition, (3, 16, 16))
+        >>> pair.classify(partition.observe(torch.zeros(5, 3, 16, 16)))["z"].probs.shape
+        torch.Size([5, 3])
+        """
+        observations, _ = check_observations(self.partition, self.shapes, observations, self)
+        found = {}
+        for name, block in self.partition.blocks.items():
+            if make_prior(block.prior).classes:
+                posterior, q_class = self.guide.posteriors(name, observations)
+                if q_class is None:
+                    prior: Any = self.model.priors[name]
+                    q_class = prior.responsibilities(posterior.mean)
+                found[name] = dist.Categorical(logits=q_class.logits)
+        return found
 
     def decode(self, latents: Mapping[str, Tensor], observation: str) -> TorchDistributionMixin:
         """An observation's likelihood, given the blocks it hangs on.
@@ -580,15 +679,20 @@ class _Networks:
                     likelihood.encode(likelihood.round(torch.zeros(1, *shapes[read])), shapes[read]).shape[1:]
                 )
             own = self.own["encoders"].get(name)
+            prior = make_prior(block.prior)
+            outputs = 2 * block.dim + (prior.classes if prior.draws_class else 0)
             if own is not None:
                 _check_own(
                     own,
                     [torch.zeros(2, *shape) for shape in reads.values()],
-                    (2 * block.dim,),
+                    (outputs,),
                     (block.dim,),
                     f"the encoder of {name!r}",
+                    ""
+                    if outputs == 2 * block.dim
+                    else f"its prior draws a class, whose {prior.classes} logits come last",
                 )
-            encoders[name] = own if own is not None else self.network.encoder(reads, 2 * block.dim)
+            encoders[name] = own if own is not None else self.network.encoder(reads, outputs)
         for name, observation in self.partition.observations.items():
             inputs = sum(self.partition.blocks[block].dim for block in observation.blocks or ())
             raw_shape = make_likelihood(observation.likelihood).raw_shape(shapes[name])
@@ -630,7 +734,12 @@ class _Networks:
 
 
 def _check_own(
-    module: nn.Module, inputs: Sequence[Tensor], raw_shape: tuple[int, ...], event: tuple[int, ...], label: str
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    raw_shape: tuple[int, ...],
+    event: tuple[int, ...],
+    label: str,
+    raw_only: str = "",
 ) -> None:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     sizes = ", ".join(str(list(value.shape)) for value in inputs)
@@ -639,7 +748,7 @@ def _check_own(
             output = module(*(value.to(device) for value in inputs))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise DeclarationError(f"{label} fails on input of shape {sizes}: {error}") from error
-    if isinstance(output, torch.distributions.Distribution):
+    if isinstance(output, torch.distributions.Distribution) and not raw_only:
         if tuple(output.event_shape) != tuple(event) or tuple(output.batch_shape) != (2,):
             raise DeclarationError(
                 f"{label} returns a distribution with batch shape {list(output.batch_shape)} and event shape "
@@ -649,8 +758,8 @@ def _check_own(
     elif not isinstance(output, Tensor) or tuple(output.shape) != (2, *raw_shape):
         got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise DeclarationError(
-            f"{label} returns {got} for input of shape {sizes}; expected {[2, *raw_shape]}, or a distribution over "
-            f"{list(event)}"
+            f"{label} returns {got} for input of shape {sizes}; expected {[2, *raw_shape]}"
+            + (f" ({raw_only})" if raw_only else f", or a distribution over {list(event)}")
         )
 
 

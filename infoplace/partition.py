@@ -24,6 +24,7 @@ Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 """One data shape, or one for each source."""
 
 READ_SUFFIX = "_read"
+CLASS_SUFFIX = "_y"
 _MERMAID_WORDS = frozenset(
     [
         "call",
@@ -42,6 +43,11 @@ _MERMAID_WORDS = frozenset(
 )
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 Item = TypeVar("Item")
+
+
+def class_name(block: str) -> str:
+    """The site of a block's class, where its prior draws one."""
+    return block + CLASS_SUFFIX
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -262,6 +268,10 @@ class Partition:
                 )
         object.__setattr__(self, "_order", _derivation_order(observations))
         for name, block in blocks.items():
+            if make_prior(block.prior).draws_class and class_name(name) in {*blocks, *observations}:
+                raise DeclarationError(
+                    f"{class_name(name)!r} is the site of the class that {name!r} has (its prior draws one); rename that one"
+                )
             blocks[name] = _resolve_block(name, block, observations)
         object.__setattr__(self, "blocks", _Frozen(blocks))
         object.__setattr__(self, "observations", _Frozen(observations))

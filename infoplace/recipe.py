@@ -22,6 +22,7 @@ __all__ = ["Factor", "Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
+MIXTURE_FITS = ("kmeans", "gaussian_mixture")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Settings:
         seed: of the networks' start, the order of the data, the transforms and the samples.
         log_every: steps between two rows of the log.
         checkpoint_every: steps between two checkpoints.
+        mixture_start: the step, counted from 0, before which every block whose class is a latent variable gets its
+            mixture fitted to its posterior means (:func:`infoplace.clusters.start_mixture`); None leaves it to the
+            training.
+        mixture_fit: by what: ``"kmeans"`` or ``"gaussian_mixture"``.
 
     Raises:
         DeclarationError: a value that cannot be.
@@ -62,6 +67,8 @@ class Settings:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 1000
+    mixture_start: int | None = None
+    mixture_fit: str = "kmeans"
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "log_every", "checkpoint_every"):
@@ -74,7 +81,12 @@ class Settings:
         _set_float(self, "weight_decay", least=0.0)
         if self.clip is not None:
             _set_float(self, "clip", above=0.0)
-        for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        start = self.mixture_start
+        if start is not None and (isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < self.steps):
+            raise DeclarationError(
+                f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), or left out; got {start!r}"
+            )
+        for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("mixture_fit", MIXTURE_FITS)):
             value = getattr(self, key)
             if value not in known:
                 raise DeclarationError(

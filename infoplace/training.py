@@ -26,6 +26,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from infoplace.clusters import clusters_used, start_mixture
+from infoplace.distributions import make_prior
 from infoplace.errors import (
     DataError,
     DeclarationError,
@@ -46,6 +48,9 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
 
 TENSORBOARD = "tensorboard"
+_WATCHED = 256
+_FITTED = 10_000
+"""How many samples the clusters are counted on, and how many a mixture is fitted to."""
 WRITTEN = ("recipe.yaml", METRICS, TENSORBOARD, "partition.yaml", "pair.json", "weights.safetensors")
 """What a run writes before its first checkpoint is whole."""
 
@@ -227,6 +232,11 @@ def _fit(
     batches = _Batches(data, pair.partition, settings, fabric.device, rank)
     pair.to(fabric.device)
     _check_batches(batches, pair)
+    if settings.mixture_start is not None and not pair.guide.class_posteriors:
+        raise DeclarationError(
+            f"mixture_start={settings.mixture_start} starts the mixture of a block whose class is a latent variable, and there "
+            "is none; leave it out, or declare prior={'mixture': {'components': 10, 'y': 'enumerate'}}"
+        )
     length = max(part.schedule_steps for part in objective.parts)
     if length > settings.steps and writes:
         warnings.warn(
@@ -254,6 +264,7 @@ def _fit(
     module, wrapped_optimiser = fabric.setup(step_module, optimiser)
     module.train()
 
+    watched = _Clusters(pair, batches)
     done, loss = first, torch.zeros(())
     log = _Log(folder if writes else None, first)
     bar = _Bar(settings.steps, first, progress and writes)
@@ -264,6 +275,8 @@ def _fit(
                 rate = settings.learning_rate_at(step)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
+                if step == settings.mixture_start:
+                    _start_mixtures(pair, batches, settings)
                 observations = pair.partition.observe(batches[step])
                 if settings.channels_last:
                     observations = {name: _by_pixel(value) for name, value in observations.items()}
@@ -279,6 +292,7 @@ def _fit(
                 if done % settings.log_every == 0 or done in (1, settings.steps):
                     row = {key: float(value) / settings.batch_size for key, value in terms.items()}
                     run.check(done, row["loss"])
+                    row |= watched(pair)
                     bar.update(done, row)
                     if done != 1 or settings.log_every == 1:
                         log.add(done, row, rate)
@@ -295,6 +309,26 @@ def _fit(
         log.close()
         pair.eval()
     return log.rows
+
+
+class _Clusters:
+    """How many classes are in use among the first samples, for the log."""
+
+    def __init__(self, pair: Pair, batches: _Batches) -> None:
+        self.batch: dict[str, Tensor] | None = None
+        if any(make_prior(block.prior).draws_class for block in pair.partition.blocks.values()):
+            self.batch = batches.take(torch.arange(min(_WATCHED, batches.count), device=batches.device))
+
+    def __call__(self, pair: Pair) -> dict[str, float]:
+        if self.batch is None:
+            return {}
+        return {f"clusters_used/{name}": float(used) for name, used in clusters_used(pair, self.batch).items()}
+
+
+def _start_mixtures(pair: Pair, batches: _Batches, settings: Settings) -> None:
+    batch = batches.take(torch.arange(min(_FITTED, batches.count), device=batches.device))
+    for name in pair.guide.class_posteriors:
+        start_mixture(pair, batch, name, settings.mixture_fit, settings.seed)
 
 
 def _by_pixel(value: Tensor) -> Tensor:

@@ -724,6 +724,52 @@ class Noise(Transform):
         return self._in_floats(x, noisy)
 
 
+@register_transform("affine")
+class Affine(Transform):
+    """Turns, shifts and scales every image at random, about its middle.
+
+    The angle is up to `degrees` either way, the shift up to `shift` times the side along each axis, the scale between
+    `1 / (1 + scale)` and `1 + scale`; all are uniform, the scale in its logarithm. Values are interpolated linearly, and
+    the border's pixels are repeated outwards. Small changes of pose keep what an image shows.
+
+    >>> make_transform("affine", degrees=5.0)(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    degrees: float = 10.0
+    shift: float = 0.1
+    scale: float = 0.1
+
+    destroys = "pose"
+    stochastic = True
+    axes = IMAGE
+
+    def __post_init__(self) -> None:
+        self._check_number("degrees", 0, 180)
+        self._check_number("shift", 0, 1)
+        self._check_number("scale", 0)
+        if self.degrees == self.shift == self.scale == 0:
+            raise DeclarationError(
+                f"{self._name}: degrees, shift and scale are all 0, so nothing is changed; use 'identity'"
+            )
+
+    def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        turn, size, right, down = 2 * draw_uniform((4, len(x)), x, generator) - 1
+        angle, zoom = turn * math.radians(self.degrees), (size * math.log1p(self.scale)).exp()
+        height, width = x.shape[-2:]
+        # The grid runs from -1 to 1 over either side, so a turn of an oblong image also stretches.
+        cos, sin, ratio = angle.cos() / zoom, angle.sin() / zoom, height / width
+        rows = [cos, sin * ratio, 2 * self.shift * right, -sin / ratio, cos, 2 * self.shift * down]
+        maps = torch.stack(rows, dim=1).view(-1, 2, 3)
+
+        def moved(image: Tensor) -> Tensor:
+            frames = image.reshape(len(image), -1, height, width)
+            grid = F.affine_grid(maps.to(image), [*frames.shape], align_corners=False)
+            return F.grid_sample(frames, grid, padding_mode="border", align_corners=False).view(image.shape)
+
+        return self._in_floats(x, moved)
+
+
 # ---- shared by several ----------------------------------------------------------------------------------------------
 
 # Red, green and blue to brightness and the two colour axes of NTSC television (Y, I, Q).

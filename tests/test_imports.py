@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "networks": {"errors", "registry"},
     "evidence": {"errors"},
     "objectives": {"errors", "registry", "evidence"},
+    "agreement": {"errors", "evidence", "objectives", "transforms"},
     "probes": {"errors", "files"},
     "metrics": {"errors", "evidence", "probes", "registry"},
     "data": {"errors"},
@@ -50,7 +51,8 @@ MAY_IMPORT = {
     "pair": _PAIR,
     "recipe": _RECIPE,
     "step": {"errors", "objectives", "pair"},
-    "training": _RECIPE | {"recipe", "step"},
+    "clusters": {"distributions", "errors", "pair", "recipe"},
+    "training": _RECIPE | {"clusters", "distributions", "recipe", "step"},
 }
 """Each part, and the parts of the package that it may import; its own folder's files always."""
 

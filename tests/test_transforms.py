@@ -242,6 +242,9 @@ PARAMETERS = [
     ("posterize", {"levels": 4}, {"levels": 5}),
     ("downsample", {"factor": 2}, {"factor": 4}),
     ("noise", {"std": 0.1}, {"std": 0.2}),
+    ("affine", {}, {"degrees": 0}),
+    ("affine", {}, {"shift": 0}),
+    ("affine", {}, {"scale": 0}),
     ("compose", {"transforms": ["grayscale"]}, {"transforms": ["blur"]}),
 ]
 

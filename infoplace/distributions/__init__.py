@@ -13,13 +13,16 @@ from infoplace.distributions.likelihoods import (
     make_likelihood,
     register_likelihood,
 )
+from infoplace.distributions.mixtures import GumbelSoftmax, StraightThroughGumbelSoftmax
 from infoplace.distributions.priors import Prior, describe_prior, list_priors, make_prior, register_prior
 
 __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "GumbelSoftmax",
     "Likelihood",
     "Prior",
+    "StraightThroughGumbelSoftmax",
     "describe_likelihood",
     "describe_prior",
     "list_likelihoods",

@@ -270,10 +270,21 @@ def bounded_exp(raw: Tensor, least: float, most: float, start: float) -> Tensor:
     The logarithm is a sigmoid of ``raw`` with a slope of at most one, so that a wild step of the optimiser neither
     overflows nor ends where there is no gradient.
     """
+    low, high, shift = _log_range(least, most, start)
+    return (torch.sigmoid(raw * (4 / (high - low)) + shift) * (high - low) + low).exp()
+
+
+def bounded_exp_inverse(scale: Tensor, least: float, most: float, start: float) -> Tensor:
+    """The raw value whose :func:`bounded_exp` is ``scale``; a scale outside the bounds is taken just inside."""
+    low, high, shift = _log_range(least, most, start)
+    share = ((scale.log() - low) / (high - low)).clamp(1e-4, 1 - 1e-4)
+    return (share.logit() - shift) * ((high - low) / 4)
+
+
+def _log_range(least: float, most: float, start: float) -> tuple[float, float, float]:
     low, high = math.log(least), math.log(most)
     at_zero = (math.log(start) - low) / (high - low)
-    shift = math.log(at_zero / (1 - at_zero))
-    return (torch.sigmoid(raw * (4 / (high - low)) + shift) * (high - low) + low).exp()
+    return low, high, math.log(at_zero / (1 - at_zero))
 
 
 class _GreyLikelihood(Likelihood):

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import torch
-from pyro.distributions import Categorical, MixtureSameFamily, Normal
+from pyro.distributions import Normal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import nn
+from torch import Tensor, nn
 
-from infoplace.distributions.likelihoods import bounded_exp, check_integer
 from infoplace.errors import DeclarationError
 from infoplace.registry import Configurable, Description, Registry
 
-__all__ = ["Prior", "describe_prior", "list_priors", "make_prior", "register_prior"]
+__all__ = ["BlockEncoder", "Prior", "describe_prior", "list_priors", "make_prior", "register_prior"]
+
+
+class BlockEncoder(Protocol):
+    """A block's own encoder, as :meth:`Prior.build_on` is given it.
+
+    It is no module, so what keeps it as an attribute does not count, save or train the encoder's weights a second time; a
+    copy of the pair keeps prior and encoder together.
+    """
+
+    def __call__(self, *inputs: Tensor) -> TorchDistributionMixin:
+        """``q(z | inputs)``, `[N]` of vectors `[dim]`, differentiable in the inputs and in the encoder's weights.
+
+        The encoder runs in evaluation mode.
+
+        Args:
+            inputs: for each read, `[N, *shape]`, what the encoder reads (after ``Likelihood.encode``).
+        """
+
+    def examples(self, count: int) -> tuple[Tensor, ...]:
+        """What the encoder reads of meaningless data: for each read, `[count, *shape]`, on the CPU.
+
+        They are encoded draws of the read's likelihood at raw 0: of the right shape, in the middle of its values.
+        """
 
 
 class Prior(Configurable):
@@ -38,6 +60,47 @@ class Prior(Configurable):
             DeclarationError: ``dim`` is not a positive integer.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no build(self, dim)")
+
+    @property
+    def reads_encoder(self) -> bool:
+        """Whether the prior is made of the block's own encoder: then a pair calls :meth:`build_on`, not :meth:`build`."""
+        return False
+
+    def build_on(self, dim: int, encoder: BlockEncoder) -> nn.Module:
+        """The module as :meth:`build` describes it, for a prior that reads the block's encoder; what such a subclass defines.
+
+        Args:
+            dim: the block's size.
+            encoder: maps what the block reads to its posterior. Keep it as it is, as a plain attribute.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no build_on(self, dim, encoder)")
+
+    @property
+    def classes(self) -> int:
+        """How many classes the prior mixes, ``p(z) = sum_y p(z|y) p(y)``; 0 for a prior that is no mixture.
+
+        The module that :meth:`build` makes of such a prior has a method ``responsibilities(z)``, which gives ``p(y|z)``
+        as a ``Categorical`` over the classes for ``z`` of shape `[..., dim]`.
+        """
+        return 0
+
+    @property
+    def draws_class(self) -> bool:
+        """Whether the class is a latent variable of its own, at a site that model and guide draw.
+
+        The module that :meth:`build` makes of such a prior also has ``class_prior()``, which gives ``p(y)``, and
+        ``given(y)``, which gives ``p(z|y)`` with the batch shape of ``y``.
+        """
+        return False
+
+    @property
+    def class_beta(self) -> float:
+        """What multiplies the objective's weight on ``KL(q(y|x) || p(y))``, for a prior that draws its class."""
+        return 1.0
+
+    def build_class_posterior(self) -> nn.Module:
+        """The module that maps an encoder's ``logits`` `[..., classes]` to ``q(y|x)``; for a prior that draws its class."""
+        raise NotImplementedError(f"{type(self).__name__} defines no build_class_posterior(self)")
 
     def _check_dim(self, dim: Any) -> None:
         if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
@@ -82,8 +145,8 @@ def register_prior(
             prior.
         UnknownNameError: parameters for an unknown name.
 
-    >>> register_prior("mixture", components=30, alias="thirty_clusters")
-    MixturePrior(components=30)
+    >>> register_prior("mixture", components=30, alias="thirty_clusters").components
+    30
     """
     register: Callable[..., Any] = _priors.register  # its overloads leave out the mistakes that it has messages for
     return register(name, implementation, alias=alias, overwrite=overwrite, **parameters)
@@ -100,8 +163,8 @@ def make_prior(spec: Any, /, **parameters: Any) -> Prior:
         DeclarationError: a spec of another form, or parameters that the prior refuses.
         UnknownNameError: an unknown name.
 
-    >>> make_prior({"mixture": {"components": 30}})
-    MixturePrior(components=30)
+    >>> make_prior({"mixture": {"components": 30}}).components
+    30
     """
     return _priors.make(spec, **parameters)
 
@@ -122,9 +185,15 @@ def describe_prior(name: str) -> Description:
         UnknownNameError: nothing has the name.
 
     >>> print(describe_prior("mixture"))
-    mixture (prior): A learned mixture of diagonal normals: clusters.
+    mixture (prior): A learned mixture of diagonal normals, ``p(z) = sum_y p(z|y) p(y)``: clusters.
       parameter components: int = 10
-      from infoplace.distributions.priors.MixturePrior
+      parameter y: str = 'marginal'
+      parameter y_beta: float = 1.0
+      parameter temperature: float | None = None
+      parameter final_temperature: float | None = None
+      parameter anneal_steps: int = 0
+      parameter straight_through: bool = False
+      from infoplace.distributions.mixtures.MixturePrior
     """
     return _priors.describe(name)
 
@@ -151,40 +220,3 @@ class _StandardNormal(nn.Module):
 
     def forward(self) -> TorchDistributionMixin:
         return Normal(self.loc, self.scale).to_event(1)
-
-
-@register_prior("mixture")
-class MixturePrior(Prior):
-    """A learned mixture of diagonal normals: clusters.
-
-    The weights start equal; the means start at random, spread so that the whole mixture has about unit variance, as the
-    standard normal has. The standard deviations stay between 0.01 and 100.
-
-    Args:
-        components: how many normals are mixed, at least 2.
-
-    >>> make_prior("mixture", components=3).build(8)().component_distribution.mean.shape
-    torch.Size([3, 8])
-    """
-
-    components: int = 10
-
-    def __post_init__(self) -> None:
-        check_integer(self, "components", least=2, instead="; for one normal use 'standard_normal'")
-
-    def build(self, dim: int) -> nn.Module:
-        self._check_dim(dim)
-        return _NormalMixture(self.components, dim)
-
-
-class _NormalMixture(nn.Module):
-    def __init__(self, components: int, dim: int) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(0.6 * torch.randn(components, dim))
-        self.raw_scales = nn.Parameter(torch.zeros(components, dim))
-
-    def forward(self) -> TorchDistributionMixin:
-        # 0.6 and 0.8: the variances between and within the components add up to one.
-        components = Normal(self.means, bounded_exp(self.raw_scales, least=0.01, most=100.0, start=0.8)).to_event(1)
-        return MixtureSameFamily(Categorical(logits=self.logits), components)
