@@ -62,7 +62,8 @@ def start_mixture(
             f"how must be one of {join_names(MIXTURE_FITS)}; got {how!r}.{did_you_mean(how, MIXTURE_FITS)}"
         )
     count = make_prior(pair.partition.blocks[block].prior).classes
-    means, inputs, last = _encoded(pair, batch, block, seed)
+    last = _last_layers(pair, block)
+    means, inputs = _encoded(pair, batch, block, last, seed)
     if len(means) < count:
         raise DataError(f"there are {len(means)} samples and {count} classes; give as many samples as classes, or more")
     classes = _fitted(how, means, count, seed)
@@ -74,7 +75,7 @@ def start_mixture(
     # The posterior has a width of its own, which the prior must cover besides.
     scales = spreads.sqrt().clamp(min=_LEAST_SCALE * float(means.std(0).mean().clamp(min=0.1)))
     prior.start_at(sizes / sizes.sum(), centres, scales)
-    if last is not None and inputs is not None:
+    if inputs is not None:
         _fit_last(last, inputs, classes, count)
     return classes.cpu()
 
@@ -125,18 +126,22 @@ def _mixture_of(pair: Pair, block: str | None) -> str:
     return block
 
 
-def _encoded(
-    pair: Pair, batch: Tensor | dict[str, Tensor], block: str, seed: int
-) -> tuple[Tensor, Tensor | None, nn.Linear | None]:
-    """The block's means, what its encoder's last layer reads, and that layer (None where there is no such)."""
+def _last_layers(pair: Pair, block: str) -> list[nn.Linear]:
+    """The linear layers that the encoder's output is, or is the sum of; none where the encoder says no class."""
+    if block not in pair.guide.class_posteriors:
+        return []
+    item = pair.partition.blocks[block]
+    outputs = 2 * item.dim + make_prior(item.prior).classes
     encoder: Any = pair.guide.encoders[block]
-    outputs = 2 * pair.partition.blocks[block].dim + (
-        make_prior(pair.partition.blocks[block].prior).classes if block in pair.guide.class_posteriors else 0
-    )
-    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear) and layer.out_features == outputs]
-    last = linear[0] if linear and block in pair.guide.class_posteriors else None
+    return [layer for layer in encoder.modules() if isinstance(layer, nn.Linear) and layer.out_features == outputs]
+
+
+def _encoded(
+    pair: Pair, batch: Tensor | dict[str, Tensor], block: str, last: list[nn.Linear], seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """The block's means, and what the first of the ``last`` layers reads (None where there is none)."""
     seen: list[Tensor] = []
-    handle = last.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])) if last is not None else None
+    handle = last[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])) if last else None
     generator, means = _generator(seed), []
     tensors = batch if isinstance(batch, dict) else {pair.partition.sources[0]: batch}
     try:
@@ -147,7 +152,7 @@ def _encoded(
     finally:
         if handle is not None:
             handle.remove()
-    return torch.cat(means), torch.cat(seen) if seen else None, last
+    return torch.cat(means), torch.cat(seen) if seen else None
 
 
 def _fitted(how: str, means: Tensor, count: int, seed: int) -> Tensor:
@@ -165,14 +170,10 @@ def _fitted(how: str, means: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(model.fit_predict(points)).long().to(means.device)
 
 
-def _fit_last(layer: nn.Linear, inputs: Tensor, classes: Tensor, count: int) -> None:
-    """Fit the last ``count`` outputs of a layer to the classes by logistic regression, from where they are zero."""
-    inputs = inputs.detach()
-    with torch.no_grad():
-        layer.weight[-count:] = 0.0
-        layer.bias[-count:] = 0.0
-    weight = torch.zeros_like(layer.weight[-count:], requires_grad=True)
-    bias = torch.zeros_like(layer.bias[-count:], requires_grad=True)
+def _fit_last(layers: list[nn.Linear], inputs: Tensor, classes: Tensor, count: int) -> None:
+    """Fit the last ``count`` outputs of the first layer to the classes by logistic regression; the others add nothing."""
+    weight = torch.zeros_like(layers[0].weight[-count:], requires_grad=True)
+    bias = torch.zeros(count, dtype=weight.dtype, device=weight.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -186,5 +187,7 @@ def _fit_last(layer: nn.Linear, inputs: Tensor, classes: Tensor, count: int) -> 
 
     optimiser.step(loss)
     with torch.no_grad():
-        layer.weight[-count:] = weight
-        layer.bias[-count:] = bias
+        for layer in layers:
+            layer.weight[-count:] = weight if layer is layers[0] else 0.0
+            if layer.bias is not None:
+                layer.bias[-count:] = bias if layer is layers[0] else 0.0

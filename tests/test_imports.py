@@ -28,6 +28,7 @@ HEAVY = {
     "tensorboard",
     "torchvision",
     "typer",
+    "zuko",
 }
 
 _PARTITION = {"errors", "files", "registry", "transforms", "distributions"}

@@ -5,6 +5,7 @@
 gives a block's prior. Both have names, which :func:`make_likelihood` and :func:`make_prior` look up.
 """
 
+from infoplace.distributions.flows import FlowPrior
 from infoplace.distributions.grey import DiscretizedLogistic, DiscretizedLogisticMixture
 from infoplace.distributions.likelihoods import (
     Likelihood,
@@ -13,16 +14,21 @@ from infoplace.distributions.likelihoods import (
     make_likelihood,
     register_likelihood,
 )
-from infoplace.distributions.mixtures import GumbelSoftmax, StraightThroughGumbelSoftmax
-from infoplace.distributions.priors import Prior, describe_prior, list_priors, make_prior, register_prior
+from infoplace.distributions.mixtures import GumbelSoftmax, MixturePrior, StraightThroughGumbelSoftmax
+from infoplace.distributions.priors import BlockEncoder, Prior, describe_prior, list_priors, make_prior, register_prior
+from infoplace.distributions.vamp import VampPrior
 
 __all__ = [
+    "BlockEncoder",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "FlowPrior",
     "GumbelSoftmax",
     "Likelihood",
+    "MixturePrior",
     "Prior",
     "StraightThroughGumbelSoftmax",
+    "VampPrior",
     "describe_likelihood",
     "describe_prior",
     "list_likelihoods",

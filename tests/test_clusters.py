@@ -1,0 +1,182 @@
+"""A mixture's start, and how many of its classes are in use."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import infoplace as ip
+from infoplace.clusters import clusters_used, start_mixture
+from infoplace.errors import DataError, DeclarationError
+
+SHAPE = (1, 4, 4)
+GROUPS = 3
+
+
+class Last(nn.Module):
+    """Reads the mean of each half of the image; its last layer makes of it mean, scale and, if there are any, classes."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(2, outputs)
+        with torch.no_grad():
+            self.last.weight.zero_()
+            self.last.bias.zero_()
+            self.last.weight[:2] = torch.eye(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x.reshape(-1, 2, 8).mean(2))
+
+
+def make(y: str = "enumerate", components: int = GROUPS) -> ip.Pair:
+    prior = {"mixture": {"components": components, "y": y}}
+    partition = ip.Partition({"z": ip.Block(2, prior=prior), "w": ip.Block(2)}, {"x": ip.Observation()})
+    torch.manual_seed(0)
+    classes = 0 if y == "marginal" else components
+    return ip.make_pair(partition, SHAPE, networks={"encoders": {"z": Last(4 + classes)}})
+
+
+def images(count: int = 60) -> tuple[Tensor, Tensor]:
+    """Three groups: dark, bright above, bright below; and which group each is of."""
+    group = torch.arange(count) % GROUPS
+    halves = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]])[group]
+    noise = torch.rand(count, 2, 8, generator=torch.Generator().manual_seed(1)) / 50
+    return ((halves[:, :, None] + noise).reshape(-1, *SHAPE) * 255).round() / 255, group
+
+
+def same_partition(left: Tensor, right: Tensor) -> bool:
+    return torch.equal(left[:, None] == left, right[:, None] == right)
+
+
+@pytest.mark.parametrize("how", ["kmeans", "gaussian_mixture"])
+@pytest.mark.parametrize("y", ["enumerate", "gumbel", "marginal"])
+def test_a_start_finds_the_groups_and_says_so(y: str, how: str) -> None:
+    pair = make(y)
+    x, group = images()
+    before = torch.random.get_rng_state()
+    classes = start_mixture(pair, x, how=how)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same_partition(classes, group)
+    obs = pair.partition.observe(x)
+    said = pair.classify(obs)["z"].probs
+    assert torch.equal(said.argmax(1), classes)
+    assert said.max(1).values.min() > 0.8
+    prior: Any = pair.model.priors["z"]
+    means = pair.encode(obs)["z"].mean
+    for number in range(GROUPS):
+        own = means[classes == number]
+        torch.testing.assert_close(prior.means[number], own.mean(0))
+    torch.testing.assert_close(prior.logits.softmax(0), torch.full((GROUPS,), 1 / GROUPS))
+    assert clusters_used(pair, x) == {"z": GROUPS}
+
+
+def test_a_start_leaves_mean_and_scale_of_the_posterior_alone() -> None:
+    pair = make()
+    x, _ = images()
+    obs = pair.partition.observe(x)
+    before = pair.encode(obs)["z"]
+    start_mixture(pair, x)
+    after = pair.encode(obs)["z"]
+    assert torch.equal(before.mean, after.mean)
+    assert torch.equal(before.scale, after.scale)
+
+
+def test_the_mixture_has_the_spread_of_its_groups() -> None:
+    pair = make("marginal", components=2)
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(400) % 2
+    halves = torch.tensor([[0.2, 0.5], [0.8, 0.5]])[group]
+    halves = halves + torch.tensor([0.02, 0.1]) * torch.randn(400, 2, generator=generator)
+    x = (halves.clamp(0, 1)[:, :, None].expand(-1, 2, 8).reshape(-1, *SHAPE) * 255).round() / 255
+    start_mixture(pair, x)
+    prior: Any = pair.model.priors["z"]
+    means = pair.encode(pair.partition.observe(x))["z"].mean
+    for number in range(2):
+        own = means[(prior.means[number, 0] > 0.5) == (means[:, 0] > 0.5)]
+        torch.testing.assert_close(prior.scales[number], own.std(0).clamp(min=0.005), rtol=0.05, atol=2e-3)
+
+
+@pytest.mark.parametrize("networks", ["small", "paper"])
+def test_the_class_that_stock_encoders_say_is_that_of_the_fit(networks: str) -> None:
+    prior = {"mixture": {"components": GROUPS, "y": "enumerate"}}
+    partition = ip.Partition({"z": ip.Block(4, prior=prior)}, {"x": ip.Observation()})
+    torch.manual_seed(0)
+    pair = ip.make_pair(partition, (1, 8, 8), networks=networks)
+    x = images()[0].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    classes = start_mixture(pair, x)
+    assert torch.equal(pair.classify(partition.observe(x))["z"].probs.argmax(1), classes)
+
+
+def test_how_many_classes_are_in_use() -> None:
+    pair = make(components=7)
+    x, _ = images()
+    start_mixture(pair, x[:8])
+    one = x[:1].expand(5, -1, -1, -1)
+    assert clusters_used(pair, one) == {"z": 1}
+    assert 2 <= clusters_used(pair, x)["z"] <= 7
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"block": "w"}, DeclarationError, "'w' is no block whose prior is a mixture of normals. Those are 'z'"),
+        (
+            {"how": "kmean"},
+            DeclarationError,
+            "how must be one of 'kmeans', 'gaussian_mixture'; got 'kmean'. Did you mean",
+        ),
+        ({"batch": torch.zeros(2, *SHAPE)}, DataError, "there are 2 samples and 3 classes; give as many samples"),
+    ],
+)
+def test_what_cannot_be_started(change: dict[str, Any], error: type[Exception], text: str) -> None:
+    arguments = {"batch": images()[0], **change}
+    with pytest.raises(error) as caught:
+        start_mixture(make(), **arguments)
+    assert text in str(caught.value)
+
+
+def test_a_pair_without_a_mixture_has_nothing_to_start() -> None:
+    pair = ip.make_pair(ip.Partition({"z": ip.Block(2)}, {"x": ip.Observation()}), SHAPE)
+    with pytest.raises(DeclarationError, match="no block's prior is a mixture of normals, so there is none to start"):
+        start_mixture(pair, images()[0])
+    with pytest.raises(DeclarationError, match="mixture_start=1 starts the mixture of a block whose class is a latent"):
+        ip.fit(pair, images()[0], steps=2, mixture_start=1, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("value", [-1, 5, True, 1.5])
+def test_a_start_outside_the_training(value: Any) -> None:
+    with pytest.raises(DeclarationError, match="mixture_start must be a step, from 0 to below the number of steps"):
+        ip.Settings(steps=5, mixture_start=value)
+
+
+def test_a_training_starts_the_mixture_at_its_step_and_logs_the_classes_in_use(tmp_path: Path) -> None:
+    x, group = images()
+    options: dict[str, Any] = {
+        "batch_size": 8, "log_every": 1, "mixture_start": 2, "learning_rate": 1e-6, "device": "cpu", "progress": False,
+    }  # fmt: skip
+    pair = make()
+    log = ip.fit(pair, x, steps=4, checkpoint_every=2, out=tmp_path / "whole", **options)
+    assert [row["clusters_used/z"] for row in log[2:]] == [GROUPS, GROUPS]
+    assert log[1]["clusters_used/z"] < GROUPS
+    assert same_partition(pair.classify(pair.partition.observe(x))["z"].probs.argmax(1), group)
+    with (tmp_path / "whole" / "metrics.csv").open() as file:
+        assert [row["clusters_used/z"] for row in csv.DictReader(file)][2:] == ["3", "3"]
+
+
+def test_a_resumed_training_starts_the_mixture_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    x, _ = images()
+    options: dict[str, Any] = {
+        "batch_size": 8, "schedule": "constant", "mixture_start": 2, "checkpoint_every": 1, "device": "cpu",
+        "progress": False,
+    }  # fmt: skip
+    whole, halved = make(), make()
+    ip.fit(whole, x, steps=4, **options)
+    for steps in (3, 4):
+        ip.fit(halved, x, steps=steps, out=tmp_path / "run", resume=steps > 3, **options)
+    for left, right in zip(whole.parameters(), halved.parameters(), strict=True):
+        assert torch.equal(left, right)
