@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infoplace.errors import DeclarationError, did_you_mean, join_names
-from infoplace.evidence import Evidence, Term
+from infoplace.evidence import Evidence, Latent, Term
 from infoplace.objectives import Objective, amount, check, label, register_objective
 from infoplace.transforms import make_transform
 
@@ -55,7 +55,8 @@ class Balance(Objective):
     def weigh(self, evidence: Evidence) -> dict[str, Term]:
         """The unevenness at weight 1."""
         probabilities = _class_probabilities(self, self.site, evidence)
-        return {f"balance/{self.site}": Term(_unevenness(probabilities) * len(probabilities), 1.0)}
+        images = len(probabilities) / evidence.particles
+        return {f"balance/{self.site}": Term(_unevenness(probabilities) * images, 1.0)}
 
 
 @register_objective("agreement")
@@ -126,14 +127,14 @@ class Agreement(Objective):
     def weigh(self, evidence: Evidence) -> dict[str, Term]:
         """The disagreement at weight 1, the entropy of the classes and their unevenness at theirs."""
         probabilities = _class_probabilities(self, self.site, evidence)
-        images = len(probabilities)
+        images = len(probabilities) / evidence.particles
         target = probabilities.detach()
         disagreements = []
         for version in self._versions(evidence):
             posterior = evidence.source.posteriors({self.observation: version})[self.site]
             log_q = posterior.logits.log_softmax(-1)
             # Particles share their images' versions.
-            log_q = log_q.repeat(images // len(log_q), 1)
+            log_q = log_q.repeat(len(target) // len(log_q), 1)
             disagreements.append(F.kl_div(log_q, target, reduction="batchmean"))
         logs = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
         entropy = -(probabilities * logs).sum(-1).mean()
@@ -163,14 +164,22 @@ class Agreement(Objective):
                         f"{label(self)}: redraw names {name!r}, which is no latent site.{did_you_mean(name, latents)} "
                         f"The latent sites: {join_names(latents)}"
                     )
-            # A class that is summed over has all its values at once, and what hangs on it is held.
             held = {
-                name: one.value
+                name: self._first(name, one, evidence)
                 for name, one in latents.items()
+                # A class that is summed over has all its values at once, and what hangs on it is held.
                 if name not in self.redraw and not one.posterior.has_enumerate_support
             }
-            # The first particle's, where several are drawn at once.
-            yield view(evidence.source.likelihoods(held)[self.observation].mean.reshape(-1, *images.shape)[0])
+            yield view(evidence.source.likelihoods(held)[self.observation].mean)
+
+    def _first(self, name: str, latent: Latent, evidence: Evidence) -> Tensor:
+        """A latent's value; the first particle's, where several are drawn at once."""
+        if len(latent.posterior.batch_shape) > latent.kl.ndim:
+            raise DeclarationError(
+                f"{label(self)}: the posterior of {name!r} hangs on a class that is summed over, so it has one value a class "
+                "and none to make versions of; leave redraw out, or let it not hang on the class"
+            )
+        return latent.value[0] if evidence.particles > len(evidence.passes) else latent.value
 
 
 def _class_probabilities(objective: Objective, site: str, evidence: Evidence) -> Tensor:
@@ -184,7 +193,8 @@ def _class_probabilities(objective: Objective, site: str, evidence: Evidence) ->
                 "{'mixture': {'components': 10, 'y': 'enumerate'}}"
             )
         posterior = one.latents[site].posterior
-        if not hasattr(posterior, "logits") or posterior.logits.ndim < 1 or posterior.logits.shape[-1] < 2:
+        logits = getattr(posterior, "logits", None)
+        if logits is None or logits.shape[:-1] != posterior.batch_shape or logits.shape[-1:] == (1,):
             raise DeclarationError(
                 f"{label(objective)}: {site!r} is no class; its posterior is {type(posterior).__name__}"
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.util import MultiFrameTensor, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
@@ -101,7 +102,10 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The model and the guide that were run, for an objective that needs to run them on something else."""
+    """The model and the guide that were run, for an objective that needs to run them on something else.
+
+    Modules run in evaluation mode here, with gradients as they are.
+    """
 
     model: Callable[..., Any]
     guide: Callable[..., Any]
@@ -110,14 +114,30 @@ class Source:
 
     def posteriors(self, observations: Mapping[str, Tensor]) -> dict[str, Any]:
         """The guide's distributions, by site, on observations in place of those that were seen."""
-        trace = poutine.trace(self.guide).get_trace({**self.observations, **observations})
+        with _evaluating(self.guide):
+            trace = poutine.trace(self.guide).get_trace({**self.observations, **observations})
         return {name: site["fn"] for name, site in sample_sites(trace).items()}
 
     def likelihoods(self, held: Mapping[str, Tensor]) -> dict[str, Any]:
         """The model's distributions of what it observes, by site, with some latents held and the others drawn anew."""
-        trace = poutine.trace(poutine.condition(self.model, dict(held))).get_trace(self.observations)
+        with _evaluating(self.model):
+            trace = poutine.trace(poutine.condition(self.model, dict(held))).get_trace(self.observations)
         sites = sample_sites(trace)
         return {name: site["fn"] for name, site in sites.items() if name in self.observations}
+
+
+@contextmanager
+def _evaluating(function: Any) -> Iterator[None]:
+    """A module in evaluation mode: its running statistics and schedules are of the data that it is trained on alone."""
+    owner = getattr(function, "__self__", function)
+    modes = {child: child.training for child in owner.modules()} if isinstance(owner, nn.Module) else {}
+    try:
+        for child in modes:
+            child.training = False
+        yield
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +232,8 @@ def trace_pair(
         model_trace, guide_trace = unwrapped.get_traces()
     else:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        if nesting is not None:
+            _check_nesting(sample_sites(guide_trace), nesting)
         model_trace = poutine.trace(_Replay(guide_trace.nodes)(model)).get_trace(*args, **kwargs)
     return model_trace, guide_trace
 
@@ -222,6 +244,18 @@ def sample_sites(trace: Any) -> dict[str, Any]:
         for name, node in trace.nodes.items()
         if node["type"] == "sample" and not site_is_subsample(node) and not node["infer"].get("_deterministic")
     }
+
+
+def _check_nesting(guide: Mapping[str, Any], nesting: int) -> None:
+    """Stop where values of an enumerated site took a plate's dimension, before the model meets them there."""
+    enumerated = [name for name, site in guide.items() if "_enumerate_dim" in site["infer"]]
+    for name, site in guide.items() if enumerated else ():
+        deepest = min((plate.dim for plate in site["cond_indep_stack"] if plate.vectorized), default=0)
+        if -deepest > nesting:
+            raise DeclarationError(
+                f"site {name!r} is in more plates than the objective's max_plate_nesting allows, and the values of "
+                f"{join_names(enumerated)} took the dimension of one; say max_plate_nesting={-deepest} or more"
+            )
 
 
 class _Classes:
@@ -237,13 +271,6 @@ class _Classes:
             (dim, _scored(name, site, site["fn"].log_prob).exp())
             for dim, (name, site) in zip(dims, self.sites.items(), strict=True)
         ]
-        for name, site in guide.items():
-            deepest = min((plate.dim for plate in site["cond_indep_stack"] if plate.vectorized), default=0)
-            if self.nesting is not None and -deepest > self.nesting:
-                raise DeclarationError(
-                    f"site {name!r} is in more plates than the objective's max_plate_nesting allows, and the values of "
-                    f"{join_names(self.sites)} took the dimension of one; say max_plate_nesting={-deepest} or more"
-                )
 
     def __contains__(self, name: str) -> bool:
         return name in self.sites
@@ -365,10 +392,18 @@ def _closed_form(name: str, prior: Any, site: Any, earlier: str | None, validate
             )
         return None
     try:
-        divergence = kl_divergence(site["fn"], prior["fn"])
+        divergence = kl_divergence(*_alike(site["fn"], prior["fn"]))
     except NotImplementedError:
         return None
     return scale_and_mask(divergence, site["scale"], site["mask"])
+
+
+def _alike(posterior: Any, prior: Any) -> tuple[Any, Any]:
+    """Both at one batch shape: a prior that hangs on an enumerated site has a dimension more, and not every KL broadcasts."""
+    if posterior.batch_shape == prior.batch_shape:
+        return posterior, prior
+    shape = torch.broadcast_shapes(posterior.batch_shape, prior.batch_shape)
+    return posterior.expand(shape), prior.expand(shape)
 
 
 def _same(left: Any, right: Any) -> bool:

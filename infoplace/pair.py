@@ -111,6 +111,7 @@ class _Model(_Named):
                 if spec.draws_class:
                     site = class_name(name)
                     values[site] = pyro.sample(site, prior.class_prior(), infer={"beta": spec.class_beta})
+                    prior.advance()
                     distribution = prior.given(values[site])
                 else:
                     distribution = prior()
@@ -175,6 +176,8 @@ class _Guide(_Named):
                 if q_class is not None:
                     infer = {"enumerate": "parallel"} if q_class.has_enumerate_support else {}
                     values[class_name(name)] = pyro.sample(class_name(name), q_class, infer=infer)
+                    posterior_of_class: Any = self.class_posteriors[name]
+                    posterior_of_class.advance()
                 values[name] = pyro.sample(name, posterior)
         return values
 

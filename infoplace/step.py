@@ -73,31 +73,59 @@ class CompiledLoss(nn.Module):
         Raises:
             DataError: observations that do not fit the pair.
         """
+        loss, terms = self._run(observations)
+        if self.training and torch.is_grad_enabled():
+            self.objective.advance()
+        return loss, terms
+
+    def prepare(self, observations: Mapping[str, Tensor]) -> None:
+        """Trace and compile the loss for training on batches of this size; the schedule stays where it is.
+
+        Args:
+            observations: as :meth:`evaluate` takes them.
+
+        Raises:
+            DataError: observations that do not fit the pair.
+        """
+        buffers = {name: value.clone() for name, value in self.loss.named_buffers()}
+        with torch.enable_grad(), torch.random.fork_rng(devices=self._cuda()):
+            self._run(observations)
+        with torch.no_grad():
+            for name, value in self.loss.named_buffers():
+                value.copy_(buffers[name])
+
+    def _cuda(self) -> list[torch.device]:
+        device = self.loss.pair.device
+        return [device] if device.type == "cuda" else []
+
+    def _run(self, observations: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.loss.pair.device
         levels = [torch.as_tensor(level, device=device) for level in self.objective.levels]
         parameters, buffers = dict(self.loss.named_parameters()), dict(self.loss.named_buffers())
         graph = self._graph(parameters, buffers, dict(observations), levels)
-        loss, terms = graph(parameters, buffers, dict(observations), levels)
-        if self.training and torch.is_grad_enabled():
-            self.objective.advance()
-        return loss, terms
+        return graph(parameters, buffers, dict(observations), levels)
 
     def _graph(self, *inputs: Any) -> Callable[..., Any]:
         # Importing the tracer takes about as long as the rest of the package.
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        observations = inputs[2]
+        parameters, buffers, observations, levels = inputs
         layout = tuple((name, value.shape, value.dtype, value.device) for name, value in observations.items())
-        key = (layout, tuple(module.training for module in self.modules()))
+        # Where a loss switches gradients off for a part of it, the graph switches them on again as they were when traced.
+        key = (layout, (torch.is_grad_enabled(), *(module.training for module in self.modules())))
         if key not in self._graphs:
-            device = self.loss.pair.device
             # The trace draws, and Pyro's store would keep its swapped parameters; validation would read values.
             with (
-                torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+                torch.random.fork_rng(devices=self._cuda()),
                 pyro.get_param_store().scope(),
                 pyro.validation_enabled(False),
             ):
-                traced = make_fx(lambda *values: self._call(*values))(*inputs)
+                # Before dispatch, or the trace would forget where gradients stop. It runs everything once: what counts runs,
+                # in a buffer, counts on a copy.
+                copies = {name: value.clone() for name, value in buffers.items()}
+                traced = make_fx(lambda *values: self._call(*values), pre_dispatch=True)(
+                    parameters, copies, observations, levels
+                )
             self._graphs[key] = torch.compile(traced, backend=self.backend, fullgraph=True)
         return self._graphs[key]
 
@@ -148,6 +176,5 @@ def compile(
     if observations is not None:
         if not isinstance(observations, Mapping):
             raise DataError(f"compile takes what partition.observe(batch) returns; got {type(observations).__name__}")
-        with torch.no_grad():
-            loss.evaluate(observations)
+        loss.prepare(observations)
     return loss

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 
 import torch
-from pyro.distributions import (
-    Categorical,
-    MixtureSameFamily,
-    Normal,
-    RelaxedOneHotCategorical,
-    RelaxedOneHotCategoricalStraightThrough,
-)
+from pyro.distributions import Categorical, MixtureSameFamily, Normal, RelaxedOneHotCategorical
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import kl_divergence, register_kl
+from torch.distributions.utils import clamp_probs
+from torch.nn import functional as F
 
 from infoplace.distributions.likelihoods import bounded_exp, bounded_exp_inverse, check_integer
 from infoplace.distributions.priors import Prior, register_prior
 from infoplace.errors import DeclarationError, join_names
 
 __all__ = ["GumbelSoftmax", "MixturePrior", "StraightThroughGumbelSoftmax"]
+
+
+_NO_SAMPLES = torch.Size()
 
 
 class GumbelSoftmax(RelaxedOneHotCategorical):
@@ -40,17 +39,33 @@ class GumbelSoftmax(RelaxedOneHotCategorical):
     """
 
 
-class StraightThroughGumbelSoftmax(RelaxedOneHotCategoricalStraightThrough):
+class StraightThroughGumbelSoftmax(GumbelSoftmax):
     """As :class:`GumbelSoftmax`, with its draws rounded to one class; gradients are those of the relaxed draw.
+
+    The density of a draw is that of the relaxed one that it was rounded from.
 
     >>> y = StraightThroughGumbelSoftmax(torch.tensor(0.4), logits=torch.zeros(5, 3)).rsample()
     >>> y.detach().sum(-1)
     tensor([1., 1., 1., 1., 1.])
     """
 
+    def rsample(self, sample_shape: torch.Size = _NO_SAMPLES) -> Tensor:
+        relaxed = clamp_probs(super().rsample(sample_shape))
+        rounded = F.one_hot(relaxed.argmax(-1), relaxed.shape[-1]).to(relaxed)
+        draw = relaxed + (rounded - relaxed).detach()
+        # A tensor's own attribute goes with it from the guide to the model.
+        draw._relaxed = relaxed  # type: ignore[attr-defined]
+        return draw
+
+    def sample(self, sample_shape: torch.Size = _NO_SAMPLES) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(getattr(value, "_relaxed", value))
+
 
 @register_kl(GumbelSoftmax, GumbelSoftmax)
-@register_kl(StraightThroughGumbelSoftmax, StraightThroughGumbelSoftmax)
 def _kl_of_classes(q: RelaxedOneHotCategorical, p: RelaxedOneHotCategorical) -> Tensor:
     return kl_divergence(Categorical(logits=q.logits), Categorical(logits=p.logits))
 
@@ -88,7 +103,7 @@ class MixturePrior(Prior):
             on the site as ``infer={"beta": y_beta}``.
         temperature: of the relaxed draws, above 0; only for ``"gumbel"``, 0.4 if left out.
         final_temperature: what the temperature falls to, geometrically, over ``anneal_steps``; left out, it is constant.
-        anneal_steps: over how many draws in training the temperature falls.
+        anneal_steps: over how many runs of the guide in training the temperature falls; looking at posteriors is none.
         straight_through: whether relaxed draws are rounded to one class, their gradients kept.
 
     Raises:
@@ -202,6 +217,10 @@ class _NormalMixture(nn.Module):
     def class_prior(self) -> TorchDistributionMixin:
         return self.classes(self.logits)
 
+    def advance(self) -> None:
+        """Count a draw of the class, in training."""
+        self.classes.advance()
+
     def given(self, y: Tensor) -> TorchDistributionMixin:
         if y.is_floating_point():
             return Normal(y @ self.means, y @ self.scales).to_event(1)
@@ -221,6 +240,9 @@ class _NormalMixture(nn.Module):
 
 class _Exact(nn.Module):
     """The class as it is: to be drawn, or summed over."""
+
+    def advance(self) -> None:
+        """It has no schedule."""
 
     def forward(self, logits: Tensor) -> TorchDistributionMixin:
         return Categorical(logits=logits)
@@ -244,8 +266,10 @@ class _Relaxed(nn.Module):
         return self.start * torch.exp(share * math.log(self.end / self.start))
 
     def forward(self, logits: Tensor) -> TorchDistributionMixin:
-        temperature = self.temperature(logits)
+        relaxed = StraightThroughGumbelSoftmax if self.straight_through else GumbelSoftmax
+        return relaxed(self.temperature(logits), logits=logits)
+
+    def advance(self) -> None:
+        """Count a draw, in training."""
         if self.training and self.steps:
             self.drawn += 1
-        relaxed = StraightThroughGumbelSoftmax if self.straight_through else GumbelSoftmax
-        return relaxed(temperature, logits=logits)

@@ -88,8 +88,9 @@ class Prior(Configurable):
     def draws_class(self) -> bool:
         """Whether the class is a latent variable of its own, at a site that model and guide draw.
 
-        The module that :meth:`build` makes of such a prior also has ``class_prior()``, which gives ``p(y)``, and
-        ``given(y)``, which gives ``p(z|y)`` with the batch shape of ``y``.
+        The module that :meth:`build` makes of such a prior also has ``class_prior()``, which gives ``p(y)``,
+        ``given(y)``, which gives ``p(z|y)`` with the batch shape of ``y``, and ``advance()``, which the model calls after it
+        drew a class (for a temperature that falls, say).
         """
         return False
 
@@ -99,7 +100,10 @@ class Prior(Configurable):
         return 1.0
 
     def build_class_posterior(self) -> nn.Module:
-        """The module that maps an encoder's ``logits`` `[..., classes]` to ``q(y|x)``; for a prior that draws its class."""
+        """The module that maps an encoder's ``logits`` `[..., classes]` to ``q(y|x)``; for a prior that draws its class.
+
+        It has an ``advance()`` too, which the guide calls after it drew a class.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no build_class_posterior(self)")
 
     def _check_dim(self, dim: Any) -> None:
