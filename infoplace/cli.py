@@ -113,15 +113,18 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seeds the draws.", min=0, max=2**32 - 1)] = 0,
     device: Device = "cpu",
 ) -> None:
-    """Draw a run's pictures: reconstructions, one block varied at a time, mixtures of two images, and the loss."""
-    from infoplace.figures import draw_figures
+    """Draw a run's pictures: reconstructions, one block varied at a time, mixtures of two images, clusters, and the loss."""
+    from infoplace.figures import class_blocks, draw_figures
 
     pair = ip.load_pair(run, device=device)
-    recipe_file = run / "recipe.yaml"
-    source = data or (ip.load_recipe(recipe_file).data if recipe_file.is_file() else None)
+    recipe = ip.load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else None
+    source = data or (recipe.data if recipe is not None else None)
     if source is None:
         raise DeclarationError("the run does not say what it was trained on; say which images to show with --data")
-    for path in draw_figures(pair, _load(source, split, limit=256), out or run, seed=seed, log=run / "metrics.csv"):
+    # Ten images are shown, and clusters are set against the labels of all.
+    images = _load(source, split, limit=2000 if class_blocks(pair) else 256)
+    factors = {name: factor.block for name, factor in recipe.factors.items()} if recipe is not None else {}
+    for path in draw_figures(pair, images, out or run, seed=seed, log=run / "metrics.csv", factors=factors):
         print(path)
 
 

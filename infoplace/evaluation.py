@@ -24,7 +24,7 @@ from torch import Tensor
 
 from infoplace.data import load
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
-from infoplace.figures import decoder_of, image_observation
+from infoplace.figures import class_blocks, decoder_of, image_observation, observed_batches
 from infoplace.files import make_folder, replacing
 from infoplace.metrics import (
     LackingError,
@@ -41,14 +41,29 @@ from infoplace.probes import Predictor, predictor_for
 from infoplace.recipe import Factor, Recipe, load_recipe
 from infoplace.training import machine
 
-__all__ = ["EVALUATION", "METRICS", "Evaluation", "encodings", "evaluate", "progress_bar", "subject_of"]
+__all__ = [
+    "EVALUATION",
+    "METRICS",
+    "Evaluation",
+    "class_probabilities",
+    "encodings",
+    "evaluate",
+    "progress_bar",
+    "subject_of",
+]
 
 EVALUATION = "evaluation.json"
 METRICS = ("swap", "placement", "kl", "bits_per_dim", "disentanglement")
-"""What a run is measured with when nothing else is asked for."""
+"""What a run is measured with when nothing else is asked for; where a prior draws a class, also with ``clustering``."""
 
 _PLAIN = ("kl", "bits_per_dim", "disentanglement")
-"""Metrics that need neither training images nor predictors; a metric that is not known here gets both."""
+"""Metrics that need neither training images nor predictors."""
+
+_PROBING = ("placement", "clustering")
+"""Metrics that need training images and no predictors, as the swap test needs predictors only; others get both."""
+
+_DETAILS = ("clustering_labels", "clustering_confusion")
+"""Tables that are too long to be printed with the others."""
 
 OBSERVED = 2000
 """Images whose observations are kept for the metrics of the model itself."""
@@ -103,10 +118,10 @@ class Evaluation:
         return [path, *written]
 
     def __str__(self) -> str:
-        """Every table, in columns."""
+        """Every table, in columns, but those with a row for every cluster."""
         parts = []
         for table, rows in self.tables.items():
-            if rows:
+            if rows and table not in _DETAILS:
                 parts.append(f"{table}\n{_columns(rows)}")
         parts += [f"{metric}: skipped, {reason}" for metric, reason in self.described.get("skipped", {}).items()]
         return "\n\n".join(parts)
@@ -153,26 +168,43 @@ def encodings(
     """
     found: dict[str, list[Tensor]] = {}
     with evaluating(pair), seeded(seed, pair.device):
-        for _, observations in _observed(pair, data, seed, batch_size):
+        for _, observations in observed_batches(pair, data, seed, batch_size):
             for name, posterior in pair.encode(observations).items():
                 found.setdefault(name, []).append(posterior.sample() if samples else posterior.mean)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _observed(pair: Pair, data: Any, seed: int, batch_size: int = 500) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """What is observed of every image, batch by batch, with the number of the first."""
-    generator = torch.Generator().manual_seed(seed)
-    sources = pair.partition.sources
-    for start in range(0, len(data), batch_size):
-        indices = torch.arange(start, min(start + batch_size, len(data)), device=data.device)
-        images = data.batch(indices).to(pair.device)
-        batch: Any = images
-        if len(sources) > 1:
-            batch = {
-                name: data.factors[name][indices].to(pair.device) if name in data.factors else images
-                for name in sources
-            }
-        yield start, pair.partition.observe(batch, generator)
+@torch.no_grad()
+def class_probabilities(pair: Pair, data: Any, *, seed: int = 0, batch_size: int = 500) -> dict[str, Tensor]:
+    """How probable each class is for every image of a set, for all blocks whose prior draws a class.
+
+    Args:
+        pair: the pair.
+        data: an ``infoplace.data.ImageData``.
+        seed: of the transforms.
+        batch_size: images encoded at once.
+
+    Returns:
+        ``{block: [N, classes]}``, ``q(y|x)``, on the pair's device; empty where no prior draws a class.
+
+    Raises:
+        DataError: images that the pair does not take.
+
+    >>> from infoplace import Block, Observation, Partition, make_pair
+    >>> prior = {"mixture": {"components": 3, "y": "enumerate"}}
+    >>> pair = make_pair(Partition({"z": Block(2, prior=prior)}, {"x": Observation()}), (3, 32, 32))
+    >>> class_probabilities(pair, load("street_numbers/easy", "test", size=5))["z"].shape
+    torch.Size([5, 3])
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in class_blocks(pair)}
+    if not found:
+        return {}
+    with evaluating(pair):
+        for _, observations in observed_batches(pair, data, seed, batch_size):
+            classes = pair.classify(observations)
+            for name, parts in found.items():
+                parts.append(classes[name].probs)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def subject_of(
@@ -212,7 +244,7 @@ def subject_of(
     """
     _check_factors(factors, test, pair)
     observed: dict[str, list[Tensor]] = {}
-    for start, observations in _observed(pair, test, seed):
+    for start, observations in observed_batches(pair, test, seed):
         if start >= OBSERVED:
             break
         for name, value in observations.items():
@@ -227,6 +259,7 @@ def subject_of(
             fresh = make_pair(pair.partition, pair.data_shape, pair.networks.network).to(pair.device)
         # Its means: draws from a posterior that nobody trained are mostly noise, and no hard thing to beat.
         controls = both(fresh, samples=False)
+    train_classes = None if train is None else class_probabilities(pair, train, seed=seed + 1)
     try:
         shown = image_observation(pair)
     except DataError:
@@ -238,6 +271,8 @@ def subject_of(
         train_factors=None if train is None else {name: train.factors[name] for name in factors},
         samples=None if train is None else both(pair, samples=True),
         untrained=controls,
+        classes=class_probabilities(pair, test, seed=seed),
+        train_classes=train_classes,
         carriers={name: factor.block for name, factor in factors.items() if factor.block is not None},
         given={name: factor.given for name, factor in factors.items() if factor.given is not None},
         images=test.images,
@@ -298,9 +333,11 @@ def evaluate(
         split: the images to measure on; never those it was trained on.
         factors: ``{factor: block}`` as in a recipe's ``factors``; those of the run's recipe when None, and all that the
             data have where it names none.
-        metrics: names, specs or metrics; :data:`METRICS`, as far as they apply, when None.
+        metrics: names, specs or metrics; :data:`METRICS`, and ``clustering`` where a prior draws a class, as far as they
+            apply, when None.
         images: at most so many images of the split; all when None.
-        probe_images: at most so many training images for the probes of :func:`~infoplace.metrics.placement`.
+        probe_images: at most so many training images for the probes of :func:`~infoplace.metrics.placement` and the mappings
+            of :func:`~infoplace.metrics.clustering`.
         samples: decode and probe draws from the posteriors; their means when False.
         seed: of every random choice.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
@@ -324,9 +361,16 @@ def evaluate(
     ['evaluation.json', 'evaluation_kl.csv']
     """
     folder = Path(run)
-    chosen = {name: make_metric(name) for name in METRICS} if metrics is None else _named(metrics)
+    asked = None if metrics is None else _named(metrics)
     say = report or (lambda what, done, total: None)
     pair = load_pair(folder, device=device)
+    stock = METRICS + (("clustering",) if class_blocks(pair) else ())
+    chosen = {name: make_metric(name) for name in stock} if asked is None else asked
+    if "clustering" in chosen and not class_blocks(pair):
+        raise DeclarationError(
+            f"clustering measures blocks whose prior draws a class, and none of {join_names(pair.partition.blocks)} has such "
+            "a prior; train a pair with one, as z_g: {dim: 16, prior: {mixture: {components: 30, y: enumerate}}}"
+        )
     recipe = load_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
     source = data or (recipe.data if recipe is not None else None)
     if source is None:
@@ -338,7 +382,7 @@ def evaluate(
     test = load(source, split, limit=images)
     wanted = _factors(recipe, factors, test)
     _check_factors(wanted, test, pair)
-    probed, decoded = (bool(wanted) and not set(chosen) <= {*_PLAIN, other} for other in ("swap", "placement"))
+    probed, decoded = (bool(wanted) and not set(chosen) <= {*_PLAIN, *others} for others in (("swap",), _PROBING))
     train = load(source, "train") if probed or decoded else None
     predictors: dict[str, Predictor] = {}
     if train is not None and decoded:
@@ -349,8 +393,13 @@ def evaluate(
     if train is not None and len(train) > probe_images:
         train = train.subset(torch.arange(probe_images) * len(train) // probe_images)
     subject = subject_of(
-        pair, test, wanted, train=train if probed else None, predictors=predictors or None, samples=samples, seed=seed
-    )
+        pair, test, wanted,
+        train=train if probed else None,
+        predictors=predictors or None,
+        samples=samples,
+        untrained=not set(chosen) <= {*_PLAIN, "swap", "clustering"},
+        seed=seed,
+    )  # fmt: skip
     tables: Tables = {}
     skipped: dict[str, str] = {}
     with evaluating(pair):

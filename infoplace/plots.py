@@ -13,7 +13,7 @@ import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "Clustered",
+    "cluster_samples",
+    "confusion",
     "contact_sheet",
     "cross_decode",
     "figure1b",
@@ -43,6 +46,27 @@ __all__ = [
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+
+@runtime_checkable
+class Clustered(Protocol):
+    """What :func:`confusion` draws; :func:`infoplace.metrics.clustering` returns one."""
+
+    @property
+    def confusion(self) -> Tensor:
+        """How many samples of each label are in each cluster, ``[labels, clusters]``."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels of its rows."""
+
+    @property
+    def majority(self) -> Any:
+        """Its ``predict(clusters)`` gives the label of each cluster, ``[N]`` for ``[N]``."""
+
+    def arranged(self) -> Tensor:
+        """The order in which the clusters are drawn, int64 ``[clusters]``."""
+
 
 Decode = Callable[[dict[str, Tensor]], Tensor]
 DrawPrior = Callable[[str, int, torch.Generator | None], Tensor]
@@ -455,6 +479,123 @@ def sweep_lines(lines: Mapping[str, Mapping[float, Sequence[float]]], label: str
     return figure
 
 
+def confusion(table: Clustered, *, label: str = "label", title: str = "") -> Figure:
+    """The paper's Figure 4: labels against clusters; the darker a box, the more samples of that label in that cluster.
+
+    The clusters are re-arranged, so that those of one label stand together, between thin lines; above each is its share of
+    the samples in percent. Clusters without a sample come last.
+
+    Args:
+        table: what :func:`infoplace.metrics.clustering` returns.
+        label: what the labels are, for the vertical axis.
+        title: a line above the picture.
+
+    Raises:
+        DataError: something else than such a table.
+
+    >>> from infoplace.metrics import clustering
+    >>> labels, clusters = [4, 4, 4, 9, 9, 9], [0, 2, 2, 1, 1, 1]
+    >>> figure = confusion(clustering(clusters, labels, clusters, labels, clusters=4), label="digit")
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    if not isinstance(table, Clustered):
+        raise DataError(f"confusion draws what metrics.clustering returns; got a {type(table).__name__}")
+    order = table.arranged().cpu()
+    counts = table.confusion.cpu()[:, order]
+    rows, columns = counts.shape
+    sizes, named = counts.sum(0), table.majority.predict(order).tolist()
+    shares = (100 * sizes / sizes.sum().clamp(min=1)).tolist()
+    box = 0.25 if columns <= 40 else max(0.12, 10 / columns)
+    # A quarter of an inch holds two digits; where boxes are narrower, numbers are turned.
+    turned = 90 if box < 0.25 or columns > 100 else 0
+    left, right, above, below, gap = 0.62, 0.95, 0.3 if title else 0.12, 0.5, 0.06
+    wide, tall, bar = box * columns, 0.25 * rows, 0.55
+    width, height = left + wide + right, above + bar + gap + tall + below
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    top = figure.add_axes((left / width, (below + tall + gap) / height, wide / width, bar / height))
+    panel = figure.add_axes((left / width, below / height, wide / width, tall / height))
+    scale = figure.add_axes(((left + wide + 0.15) / width, below / height, 0.1 / width, tall / height))
+
+    used = [place for place in range(columns) if sizes[place]]
+    top.bar(used, [shares[place] for place in used], width=0.8, color=COLOURS[0])
+    highest = max(shares)
+    for place, share in enumerate(shares):
+        words = "0" if not sizes[place] else f"{share:.0f}" if share >= 0.95 else "<1"
+        style: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": _TEXT - 2, "rotation": turned}
+        top.text(place, share + 0.03 * highest, words, color=_INK if sizes[place] else _FAINT, **style)
+    top.set_xlim(-0.5, columns - 0.5)
+    top.set_ylim(0, 1.4 * highest)
+    top.set_xticks([])
+    top.set_yticks([])
+    top.spines[["top", "right", "left"]].set_visible(False)
+    top.spines["bottom"].set_color(_FAINT)
+    top.set_ylabel("share, %", fontsize=_TEXT - 1, color=_INK, rotation=0, ha="right", va="center")
+
+    shades = LinearSegmentedColormap.from_list("shades", ["#ffffff", COLOURS[0], "#001a2e"])
+    drawn = panel.imshow(counts.numpy(), cmap=shades, vmin=0, aspect="auto", interpolation="nearest")
+    for place in range(1, columns):
+        if named[place] != named[place - 1] or bool(sizes[place]) != bool(sizes[place - 1]):
+            panel.axvline(place - 0.5, color=_FAINT, lw=0.6)
+    panel.set_xticks(range(columns), [str(number) for number in order.tolist()], rotation=turned)
+    panel.set_yticks(range(rows), [str(name) for name in table.labels])
+    panel.tick_params(labelsize=_TEXT - 1, colors=_INK, length=0, pad=2)
+    for place, tick in enumerate(panel.get_xticklabels()):
+        if not sizes[place]:
+            tick.set_color(_FAINT)
+    panel.set_xlabel("cluster", fontsize=_TEXT, color=_INK)
+    panel.set_ylabel(_words(label), fontsize=_TEXT, color=_INK)
+    panel.spines[:].set_color(_FAINT)
+
+    figure.colorbar(drawn, cax=scale)
+    scale.set_ylabel("samples", fontsize=_TEXT - 1, color=_INK)
+    scale.tick_params(labelsize=_TEXT - 2, colors=_INK, color=_FAINT, length=2)
+    scale.spines[:].set_color(_FAINT)
+    if title:
+        figure.text(left / width, 1 - 0.16 / height, title, fontsize=_TEXT, color=_INK, va="center", fontweight="bold")
+    return figure
+
+
+def cluster_samples(images: Tensor, titles: Sequence[str] | None = None, *, across: int = 5, title: str = "") -> Figure:
+    """The paper's Figures 5 and 6: a small grid of generated images for every cluster, a title over each.
+
+    Args:
+        images: ``[clusters, rows, columns, channels, height, width]``, uint8 or float in [0, 1]: in the paper the block with
+            the clusters varies along the columns, and the other block along the rows, the same draws in every cluster.
+        titles: one for each cluster, of one line or two; ``"cluster 0"``, ``"cluster 1"``, ... when None.
+        across: how many grids stand side by side.
+        title: a line above the picture.
+
+    Raises:
+        DataError: images of another rank, type or range, or not as many titles as clusters.
+        DeclarationError: ``across`` is no count.
+
+    >>> figure = cluster_samples(torch.rand(3, 2, 4, 1, 8, 8), ["cluster 0", "cluster 1", "cluster 2: unused"])
+    """
+    _check_count("across", across, 1)
+    if not isinstance(images, Tensor) or images.ndim != 6 or not images.numel():
+        given = list(images.shape) if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise DataError(
+            f"cluster_samples takes a tensor [clusters, rows, columns, channels, height, width] with 1 or more of each; "
+            f"got {given}"
+        )
+    names = [f"cluster {number}" for number in range(len(images))] if titles is None else list(titles)
+    if len(names) != len(images):
+        raise DataError(f"cluster_samples: there are {len(images)} clusters and {len(names)} titles; give one for each")
+    grids: list[numpy.ndarray | None] = [image_grid(grid.flatten(0, 1), columns=grid.shape[1]) for grid in images]
+    across = min(across, len(grids))
+    empty = -len(grids) % across
+    grids, names = [*grids, *[None] * empty], [*names, *[""] * empty]
+    starts = range(0, len(grids), across)
+    return _mosaic(
+        [grids[start : start + across] for start in starts],
+        headings=[names[start : start + across] for start in starts],
+        title=title,
+        gap=0.6,
+    )
+
+
 def save(figure: Figure, path: str | os.PathLike[str], alt: str = "") -> Path:
     """Write a figure as PNG or SVG, by the path's ending; the file appears when it is whole.
 
@@ -519,6 +660,7 @@ def _mosaic(
     *,
     row_labels: Sequence[str] = (),
     captions: Sequence[str] = (),
+    headings: Sequence[Sequence[str]] = (),
     column_label: str = "",
     title: str = "",
     gap: float,
@@ -526,7 +668,8 @@ def _mosaic(
 ) -> Figure:
     """Arrays in rows and columns, each enlarged by one whole number and placed on whole pixels of the figure.
 
-    ``gap`` is the space between cells in lines of text. With ``pairs``, every second row is set closer to the one above.
+    ``headings`` are texts over each cell. ``gap`` is the space between cells in lines of text. With ``pairs``,
+    every second row is set closer to the one above.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -547,6 +690,9 @@ def _mosaic(
     below = (round((lines + 0.2) * _LINE) if captions else 0) + _LINE // 2
     gaps = [max(2, space // 4) if pairs and index % 2 else space for index in range(len(cells))]
     gaps[0] = 0
+    if headings:
+        most = [max(heading.count("\n") + 1 for heading in row) for row in headings]
+        gaps = [before + round((count + 0.2) * _LINE) for before, count in zip(gaps, most, strict=True)]
     total_width = left + sum(widths) + space * (len(widths) - 1) + _LINE // 2
     total_height = above + sum(heights) + sum(gaps) + below
     figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI, facecolor="white")
@@ -566,6 +712,8 @@ def _mosaic(
                 axes = figure.add_axes(box)
                 axes.imshow(pixels, interpolation="nearest", aspect="auto")
                 axes.set_axis_off()
+                if headings:
+                    text(x, y - 0.15 * _LINE, headings[index][column], ha="left", va="bottom")
                 if captions and index == len(cells) - 1:
                     text(x + wide / 2, y + tall + 0.35 * _LINE, captions[column], ha="center", va="top")
             x += width + space

@@ -38,7 +38,7 @@ OUTPUT = ("text", "mermaid")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HIDDEN_MODULES = {"infoplace.__main__", "infoplace.cli", "infoplace.data.formats", "infoplace.files"} | {
     f"infoplace.report.{part}"
-    for part in ("drawing", "explorer", "markup", "measured", "page", "parts", "pictures", "runs")
+    for part in ("clusters", "drawing", "explorer", "markup", "measured", "page", "parts", "pictures", "runs")
 }
 
 

@@ -12,7 +12,14 @@ import yaml
 
 import infoplace as ip
 from infoplace.data import ImageData, load
-from infoplace.evaluation import EVALUATION, encodings, evaluate, progress_bar, subject_of
+from infoplace.evaluation import (
+    EVALUATION,
+    class_probabilities,
+    encodings,
+    evaluate,
+    progress_bar,
+    subject_of,
+)
 from infoplace.metrics import LackingError, Metric, Subject, list_metrics, make_metric, register_metric
 from infoplace.probes import Predictor, train_classifier, train_regressor
 from infoplace.recipe import Factor
@@ -208,6 +215,67 @@ def test_the_subject_of_a_pair_on_images_and_labels(trained):
     assert not torch.allclose(subject.untrained[1]["z"], subject.latents["z"])
 
 
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    """A pair whose ``z_g`` draws one of four classes, and whose ``z_l`` sums its classes out; nobody trained it."""
+    prior = {"mixture": {"components": 4, "y": "enumerate"}}
+    blocks = {"z_g": ip.Block(4, prior=prior), "z_l": ip.Block(3, prior={"mixture": {"components": 5}})}
+    return ip.make_pair(ip.Partition(blocks, {"x": ip.Observation()}), (3, 32, 32)).save(
+        tmp_path_factory.mktemp("clustered") / "run"
+    )
+
+
+def test_classes_that_a_prior_draws_are_measured_without_being_asked_for(clustered, small, tmp_path):
+    options = {
+        "data": "street_numbers/easy",
+        "factors": {"digit": "z_g", "ground": None},
+        "device": "cpu",
+        "out": tmp_path,
+    }
+    found = evaluate(clustered, **options)
+    rows = found.tables["clustering"]
+    assert {row["block"] for row in rows} == {"z_g"}
+    assert {row["classes"] for row in rows} == {4}
+    assert {row["factor"] for row in rows} == {"digit", "ground (10 bins)"}
+    assert {"clustering": {"bins": 10}} in found.described["settings"]["metrics"]
+    assert (tmp_path / "evaluation_clustering_confusion.csv").is_file()
+    assert "clustering_confusion" not in str(found)
+    assert "one_cluster" in str(found)
+    alone = evaluate(clustered, **options, metrics=["clustering"])
+    assert alone.tables["clustering"] == rows
+    assert alone.described["predictors"] == {}
+
+
+def test_fewer_images_than_classes(clustered, small, tmp_path):
+    options = {
+        "data": "street_numbers/easy",
+        "factors": {"digit": "z_g"},
+        "device": "cpu",
+        "out": tmp_path,
+        "images": 3,
+    }
+    with pytest.raises(LackingError, match="'z_g' has 4 classes and there are 3 test images"):
+        evaluate(clustered, **options, metrics=["clustering"])
+
+
+def test_class_probabilities_are_those_of_the_pair(clustered):
+    pair = ip.load_pair(clustered)
+    data = load("street_numbers/easy", "test", size=30)
+    found = class_probabilities(pair, data, batch_size=7)
+    assert list(found) == ["z_g"]
+    with torch.no_grad():
+        expected = pair.eval().classify(pair.partition.observe(data.batch(torch.arange(30))))["z_g"].probs
+    assert torch.allclose(found["z_g"], expected, atol=1e-5)
+
+
+def test_no_clusters_are_measured_where_no_prior_draws_a_class(trained, small, tmp_path):
+    with pytest.raises(
+        ip.DeclarationError, match="blocks whose prior draws a class, and none of 'z_g', 'z_l' has such a"
+    ):
+        evaluate(trained, device="cpu", out=tmp_path, metrics=["clustering"])
+    assert class_probabilities(ip.load_pair(trained), load("street_numbers/easy", "test", size=3)) == {}
+
+
 def test_progress_is_a_line_for_each_new_thing_where_there_is_no_terminal(capsys):
     with progress_bar() as report:
         for done in range(3):
@@ -226,6 +294,7 @@ def test_progress_is_a_line_for_each_new_thing_where_there_is_no_terminal(capsys
         ({"kl": {"images": 0}}, "kl: images must be a whole number of at least 1"),
         ({"bits_per_dim": {"samples": 0}}, "samples must be a whole number of at least 1"),
         ({"placement": {"bootstrap": True}}, "bootstrap must be a whole number"),
+        ({"clustering": {"bins": 1}}, "clustering: bins must be a whole number of at least 2; got 1"),
     ],
 )
 def test_a_metric_checks_its_parameters(spec, text):
@@ -234,7 +303,7 @@ def test_a_metric_checks_its_parameters(spec, text):
 
 
 def test_a_metric_round_trips_through_its_spec():
-    for name in ("swap", "placement", "kl", "bits_per_dim", "disentanglement"):
+    for name in ("swap", "placement", "kl", "bits_per_dim", "disentanglement", "clustering"):
         metric = make_metric(name)
         assert make_metric(yaml.safe_load(yaml.safe_dump(metric.to_spec()))) == metric
         with pytest.raises(LackingError, match=f"{name} needs"):

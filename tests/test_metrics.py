@@ -13,9 +13,12 @@ import torch
 
 from infoplace.errors import DataError, DeclarationError, UnknownNameError
 from infoplace.metrics import (
+    LackingError,
+    Subject,
     SwapTable,
     accuracy,
     chance,
+    clustering,
     make_metric,
     normalised,
     partial_squared_correlation,
@@ -407,3 +410,101 @@ class TestSwap:
             table.crossed("digit", "z_i")
         with pytest.raises(UnknownNameError, match="z_g is 'other image'; it has 'prior'"):
             table.score("digit", "z_g", "other image")
+
+
+class TestClusteringByName:
+    """The metric ``clustering``: which factors get which scores, and what the tables say."""
+
+    def subject(self, count=300, **changes):
+        draw = generator(3)
+        digit = torch.arange(count) % 5
+        colour = torch.rand(count, 3, generator=draw)
+        noise = torch.randn(count, 8, generator=draw)
+        logits = 4 * torch.nn.functional.one_hot(digit + (digit == 4) * 2, 8) + noise
+        factors = {"digit": digit, "colour": colour, "number": torch.arange(count)}
+        half = count // 2
+        test, train = slice(0, half), slice(half, count)
+        given = {
+            "classes": {"z": logits[test].softmax(1)},
+            "train_classes": {"z": logits[train].softmax(1)},
+            "factors": {name: values[test] for name, values in factors.items()},
+            "train_factors": {name: values[train] for name, values in factors.items()},
+        }
+        return Subject(**(given | changes))
+
+    def test_labels_get_the_scores_of_the_function(self):
+        subject = self.subject()
+        tables = make_metric("clustering").tables(subject)
+        expected = clustering(
+            subject.train_classes["z"].argmax(1),
+            subject.train_factors["digit"],
+            subject.classes["z"].argmax(1),
+            subject.factors["digit"],
+            probabilities=subject.classes["z"],
+        )
+        rows = [row for row in tables["clustering"] if row["factor"] == "digit"]
+        assert {row["metric"]: row["value"] for row in rows} == dict(expected.scores)
+        assert {(row["block"], row["classes"]) for row in rows} == {("z", 8)}
+        labels = tables["clustering_labels"]
+        assert [row["cluster"] for row in labels] == expected.arranged().tolist()
+        assert {row["cluster"]: row["majority"] for row in labels} == dict(enumerate(expected.majority.labels))
+        assert {row["cluster"]: row["hungarian"] for row in labels} == dict(enumerate(expected.hungarian.labels))
+        assert sum(row["share"] for row in labels) == pytest.approx(1)
+        counts = torch.zeros_like(expected.confusion)
+        for row in tables["clustering_confusion"]:
+            counts[expected.labels.index(row["label"]), row["cluster"]] = row["images"]
+        assert torch.equal(counts, expected.confusion)
+        json.dumps(tables, allow_nan=False)
+
+    def test_values_are_put_into_bins_and_numbers_of_something_are_left_out(self):
+        tables = make_metric("clustering").tables(self.subject())
+        assert {row["factor"] for row in tables["clustering"]} == {"digit", "colour (10 bins)"}
+        assert [row["metric"] for row in tables["clustering"] if row["factor"] == "colour (10 bins)"] == ["nmi"]
+        assert {row["factor"] for row in tables["clustering_labels"]} == {"digit"}
+
+    def test_bins_are_those_of_the_training_values(self):
+        """Four colours far apart, which the clusters follow: the bins find them, and NMI is 1."""
+        which = torch.arange(80) % 4
+        colour = torch.eye(4)[which][:, :3] + 0.01 * torch.rand(80, 3, generator=generator())
+        classes = {"z": torch.eye(4)[which]}
+        subject = Subject(
+            classes=classes, train_classes=classes, factors={"ink": colour}, train_factors={"ink": colour.flip(0)}
+        )
+        (row,) = make_metric("clustering", bins=4).tables(subject)["clustering"]
+        assert row == {"block": "z", "factor": "ink (4 bins)", "classes": 4, "metric": "nmi", "value": pytest.approx(1)}
+
+    def test_the_same_seed_gives_the_same_bins(self):
+        once, again = (make_metric("clustering", bins=6).tables(self.subject(seed=1)) for _ in range(2))
+        assert once == again
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "text"),
+        [
+            ({"classes": {}}, LackingError, "clustering needs 'classes', which this subject lacks"),
+            ({"train_classes": None}, LackingError, "clustering needs 'train_classes'"),
+            (
+                {"classes": {"z": torch.full((6, 8), 0.125)}},
+                LackingError,
+                "'z' has 8 classes and there are 6 test images",
+            ),
+            (
+                {"train_classes": {"z": torch.full((5, 8), 0.125)}},
+                LackingError,
+                "'z' has 8 classes and there are 5 training images; give as many images as classes, or more",
+            ),
+            (
+                {"factors": {"digit": torch.zeros(150).long()}},
+                DataError,
+                "'digit' has one value in all 150 test images",
+            ),
+            (
+                {"factors": {"digit": torch.arange(9)}},
+                DataError,
+                "'digit' has 9 images and the classes of 'z' have 150",
+            ),
+            ({"factors": {"number": torch.arange(150)}}, LackingError, "of at most 100 labels; got 'number'"),
+        ],
+    )
+    def test_what_cannot_be_measured_is_said(self, changes, error, text):
+        with pytest.raises(error, match=text):
+            make_metric("clustering").tables(self.subject(**changes))

@@ -14,6 +14,7 @@ import torch
 
 from infoplace import plots
 from infoplace.errors import DataError, DeclarationError, UnknownNameError
+from infoplace.metrics import clustering
 
 
 def images(count, channels=3, side=8, seed=0):
@@ -133,6 +134,96 @@ class TestFigures:
 
     def test_images_after_a_transform_may_be_of_another_size(self):
         rendered(plots.contact_sheet(images(4, side=16), images(4, 1, side=8)))
+
+
+class TestClusters:
+    LABELS: ClassVar = [4, 4, 4, 4, 9, 9, 9, 9]
+    CLUSTERS: ClassVar = [0, 2, 2, 2, 1, 1, 1, 2]
+
+    def table(self):
+        return clustering(self.CLUSTERS, self.LABELS, self.CLUSTERS, self.LABELS, clusters=4)
+
+    def test_confusion_has_the_counts_in_their_arranged_places(self):
+        table = self.table()
+        figure = plots.confusion(table, label="digit", title="a title")
+        rendered(figure)
+        top, panel, _ = figure.axes
+        (picture,) = panel.images
+        assert np.array_equal(picture.get_array(), table.confusion[:, table.arranged()])
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == ["2", "0", "1", "3"]
+        assert [tick.get_text() for tick in panel.get_yticklabels()] == ["4", "9"]
+        assert (panel.get_xlabel(), panel.get_ylabel()) == ("cluster", "digit")
+        assert [text.get_text() for text in top.texts] == ["50", "12", "38", "0"]
+        assert [bar.get_height() for bar in top.patches] == [50, 12.5, 37.5]
+        # Between the labels, and before the cluster that is not used.
+        assert [line.get_xdata()[0] for line in panel.lines] == [1.5, 2.5]
+        assert "a title" in texts(figure)
+
+    def test_darker_is_more(self):
+        figure = plots.confusion(self.table())
+        (picture,) = figure.axes[1].images
+        shades = [sum(picture.cmap(picture.norm(count))[:3]) for count in range(4)]
+        assert shades == sorted(shades, reverse=True)
+        assert shades[0] == pytest.approx(3.0)
+
+    @pytest.mark.parametrize("clusters", [2, 30, 60])
+    def test_nothing_overlaps_or_is_drawn_outside(self, clusters):
+        known = [number % clusters for number in range(300)]
+        labels = [number * 10 // clusters for number in known]
+        figure = plots.confusion(clustering(known, labels, known, labels, clusters=clusters), title="a title")
+        rendered(figure)
+        width, height = figure.bbox.size
+        panel = figure.axes[1]
+        for artist in [panel.xaxis.label, panel.yaxis.label, *figure.texts, *figure.axes[0].texts]:
+            box = artist.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= width
+            assert 0 <= box.y0 < box.y1 <= height
+        boxes = [tick.get_window_extent() for tick in panel.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+    def test_every_sample_is_drawn_under_its_title(self):
+        batch = (torch.rand(7, 2, 3, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+        titles = [f"cluster {number}\nunused" for number in range(7)]
+        figure = plots.cluster_samples(batch, titles, across=3, title="z_g along the columns")
+        picture = rendered(figure)
+        assert all(appears_in(picture, image) for image in batch.flatten(0, 2))
+        assert texts(figure) == [*titles, "z_g along the columns"]
+        for title, axes in zip(figure.texts, figure.axes, strict=False):
+            words, grid = title.get_window_extent(), axes.get_window_extent()
+            assert words.x0 == pytest.approx(grid.x0, abs=2)
+            assert 0 < words.y0 - grid.y1 < 20
+            assert words.y1 < figure.bbox.height
+        assert texts(plots.cluster_samples(batch)) == [f"cluster {number}" for number in range(7)]
+
+    @pytest.mark.parametrize(
+        ("call", "error", "text"),
+        [
+            (
+                lambda: plots.confusion({"a": 1}),
+                DataError,
+                "confusion draws what metrics.clustering returns; got a dict",
+            ),
+            (
+                lambda: plots.cluster_samples(torch.zeros(2, 3, 8, 8)),
+                DataError,
+                r"takes a tensor \[clusters, rows, columns, channels, height, width\].*got \[2, 3, 8, 8\]",
+            ),
+            (lambda: plots.cluster_samples([1]), DataError, "got a list"),
+            (
+                lambda: plots.cluster_samples(torch.zeros(2, 1, 1, 3, 8, 8), ["one"]),
+                DataError,
+                "there are 2 clusters and 1 titles; give one for each",
+            ),
+            (
+                lambda: plots.cluster_samples(torch.zeros(2, 1, 1, 3, 8, 8), across=0),
+                DeclarationError,
+                "across must be",
+            ),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_said(self, call, error, text):
+        with pytest.raises(error, match=text):
+            call()
 
 
 class TestLatents:

@@ -181,6 +181,36 @@ EVALUATION = {
 }  # fmt: skip
 
 
+CLUSTERED = {
+    "blocks": {"z_g": {"dim": 3, "prior": {"mixture": {"components": 4, "y": "enumerate"}}}, "z_l": {"dim": 2}},
+    "observations": {"x": {}, "x_hat": {"blocks": ["z_l"], "transform": {"patch_shuffle": {"n": 4}}}},
+}
+
+
+def cluster_tables(block: str = "z_g", count: int = 4) -> dict[str, list[dict[str, Any]]]:
+    """As the metric ``clustering`` writes them: cluster 2 is digit 0, 0 and 3 are digit 7, and no image is in 1."""
+    where = {"block": block, "factor": "digit"}
+    scores = {"majority": 0.9, "hungarian": 0.75, "nmi": 0.655, "ari": -0.004, "one_cluster": 0.5, "clusters_used": 3,
+              "clusters_effective": 2.5, "calibration_error": 0.125}  # fmt: skip
+    binned = {"block": block, "factor": "ground (10 bins)", "classes": count, "metric": "nmi", "value": 0.02}
+    shares = {2: (0.5, 0), 0: (0.495, 7), 3: (0.005, 7), 1: (0.0, 7)}
+    inside = {(0, 2): 90, (7, 2): 10, (7, 0): 99, (7, 3): 1}
+    return {
+        "clustering": [
+            *({**where, "classes": count, "metric": metric, "value": value} for metric, value in scores.items()),
+            binned,
+        ],
+        "clustering_labels": [
+            {**where, "cluster": cluster, "share": share, "majority": label, "hungarian": None}
+            for cluster, (share, label) in shares.items()
+        ],
+        "clustering_confusion": [
+            {**where, "label": label, "cluster": cluster, "images": number}
+            for (label, cluster), number in inside.items()
+        ],
+    }
+
+
 def images(folder: Path, count: int = 40, side: int = SIDE, channels: int = 3) -> Path:
     """Bright squares on dark grounds, with the class they are drawn by."""
     generator = numpy.random.default_rng(0)
@@ -253,10 +283,27 @@ def several(place: Path, two: Path, other: Path, three: Path) -> Path:
     return write_report([two, other, three], place / "several.html", images=4)
 
 
+@pytest.fixture(scope="module")
+def clustered(place: Path, source: Path) -> Path:
+    return evaluated(trained(place / "clustered", CLUSTERED, source), tables=cluster_tables())
+
+
+@pytest.fixture(scope="module")
+def clusters(place: Path, clustered: Path) -> Path:
+    return write_report([clustered], place / "clusters.html", images=3)
+
+
+@pytest.fixture(scope="module")
+def clusters_twice(place: Path, clustered: Path, two: Path) -> Path:
+    """Beside a run of the same declaration, and one that has no clusters."""
+    again = Path(shutil.copytree(clustered, place / "again"))
+    return write_report([clustered, two, again], place / "clusters_twice.html", images=3)
+
+
 # ---- what everybody can read -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["written", "several"])
+@pytest.mark.parametrize("name", ["written", "several", "clusters", "clusters_twice"])
 def test_the_page_is_accessible(name, request):
     page = read(request.getfixturevalue(name))
     nodes = list(page.walk())
@@ -616,6 +663,87 @@ def test_rows_and_grids_of_samples(page):
     assert all(grid.shape == (8 * (SIDE + 1) - 1,) * 2 + (4,) for grid in grids.values())
 
 
+def test_clusters_have_a_section_where_they_were_measured(clusters, page):
+    assert "clusters" not in [node.get("id") for node in page.all("section")]
+    section = read(clusters).one("clusters")
+    assert table(section, "Clusters of z_g") == [
+        ["factor", "majority", "one to one", "one cluster", "NMI", "ARI", "clusters used", "calibration error"],
+        ["digit", "0.90", "0.75", "0.50", "0.66", "0.00", "3 of 4", "0.12"],
+        ["ground (10 bins)", *["\u2013"] * 3, "0.02", *["\u2013"] * 3],
+    ]
+    assert "clustering" not in read(clusters).one("measured").text
+    assert table(read(clusters).one("declared"), "Blocks")[1][2] == "mixture (components=4, y=enumerate)"
+
+
+def test_labels_are_drawn_against_arranged_clusters(clusters):
+    section = read(clusters).one("clusters")
+    (drawing,) = section.all("svg")
+    assert drawing.all("title")[0].text == "digit against clusters of z_g"
+    assert drawing.all("desc")[0].text == (
+        "cluster 2, 50%: mostly 0; cluster 0, 50%: mostly 7; cluster 3, <1%: mostly 7. Unused: 1."
+    )
+    boxes = {node.all("title")[0].text: node for node in drawing.all("rect", "shade")}
+    assert {text: float(node.get("fill-opacity")) for text, node in boxes.items()} == {
+        "digit 0, cluster 2: 90": 0.91,
+        "digit 7, cluster 2: 10": 0.10,
+        "digit 7, cluster 0: 99": 1.0,
+        "digit 7, cluster 3: 1": 0.03,
+    }
+    assert boxes["digit 0, cluster 2: 90"].get("x") == boxes["digit 7, cluster 2: 10"].get("x")
+    places = [float(boxes[f"digit 7, cluster {n}"].get("x")) for n in ("2: 10", "0: 99", "3: 1")]
+    assert places == sorted(places)
+    assert len(drawing.all("line", "axis")) == 2  # between the labels, and before what is unused
+    assert "the strongest colour is 99 images" in section.text
+
+
+def test_every_cluster_has_samples(clusters, clustered):
+    section = read(clusters).one("clusters")
+    figures = section.all("div", "cluster-samples")[0].all("figure")
+    assert [node.text for node in figures] == [
+        "cluster 2 digit 0, 50.0%", "cluster 0 digit 7, 49.5%", "cluster 3 digit 7, 0.5%", "cluster 1 unused"
+    ]  # fmt: skip
+    pictures = [pixels(node.all("img")[0]) for node in figures]
+    assert all(picture.shape == (4 * (SIDE + 1) - 1,) * 2 + (4,) for picture in pictures)
+    assert all((one != another).any() for one, another in itertools.combinations(pictures, 2))
+    assert figures[3].all("img")[0].get("alt") == "Generated images of cluster 1 of z_g: unused"
+    assert "z_g along the columns, z_l along the rows." in section.text
+
+
+def test_runs_with_and_without_clusters_side_by_side(clusters_twice):
+    page = read(clusters_twice)
+    section = page.one("clusters")
+    assert [node.text for node in section.all("h3")] == [
+        "clustered", "two", "again", "Labels against clusters", "Samples of each cluster"
+    ]  # fmt: skip
+    assert "Not measured." in section.text
+    assert len(section.all("svg")) == 2
+    assert len(section.all("img")) == 8
+    compared = {row[0]: row[1:] for row in table(page, "Other measures")}
+    assert compared["majority accuracy of digit, clusters of z_g"] == ["0.90", "\u2013", "0.90"]
+
+
+def test_clusters_of_many_classes_of_no_labels_or_of_no_images(place, clustered, source):
+    many = json.loads(json.dumps(CLUSTERED))
+    many["blocks"]["z_g"]["prior"]["mixture"]["components"] = 41
+    run = evaluated(trained(place / "forty-one", many, source), tables=cluster_tables(count=41))
+    section = read(write_report([run], place / "forty-one.html", images=2)).one("clusters")
+    assert "z_g has 41 clusters, too many for a picture of each." in section.text
+    assert len(section.all("svg")) == 1
+    bare = Path(shutil.copytree(clustered, place / "unlabelled"))
+    evaluated(bare, tables={"clustering": cluster_tables()["clustering"][-1:]})
+    section = read(write_report([bare], place / "unlabelled.html", images=2)).one("clusters")
+    assert "No factor of labels was measured." in section.text
+    assert [node.text for node in section.all("strong")] == [f"cluster {number}" for number in range(4)]
+    partition = {
+        "blocks": {"z": {"dim": 2, "prior": {"mixture": {"components": 4, "y": "enumerate"}}}},
+        "observations": {"x": {"likelihood": "normal"}},
+    }
+    run = evaluated(trained(place / "vector clusters", partition, Path("nowhere"), (5,)), tables=cluster_tables("z"))
+    section = read(write_report([run], place / "vector clusters.html")).one("clusters")
+    assert section.all("svg")
+    assert not section.all("img")
+
+
 def test_the_seed_decides_what_is_shown(place, two):
     def sources(name: str, **options: Any) -> list[str]:
         return [node.get("src") for node in read(write_report([two], place / name, images=2, **options)).all("img")]
@@ -842,7 +970,7 @@ def test_one_choice_holds_for_all_runs_of_the_same_blocks(browser, several):
 
 
 @in_browser
-@pytest.mark.parametrize("name", ["written", "several"])
+@pytest.mark.parametrize("name", ["written", "several", "clusters", "clusters_twice"])
 def test_nothing_is_wider_than_a_phone(browser, name, request):
     path = request.getfixturevalue(name)
     for width in (360, 320):
@@ -861,7 +989,14 @@ def test_nothing_is_wider_than_a_phone(browser, name, request):
     reason="the check needs axe-playwright-python's copy of axe",
 )
 @pytest.mark.parametrize(
-    ("name", "scheme", "width"), [("written", "light", 360), ("written", "dark", 1200), ("several", "light", 1200)]
+    ("name", "scheme", "width"),
+    [
+        ("written", "light", 360),
+        ("written", "dark", 1200),
+        ("several", "light", 1200),
+        ("clusters", "dark", 360),
+        ("clusters_twice", "light", 1200),
+    ],
 )
 def test_axe_finds_nothing(browser, name, scheme, width, request):
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")

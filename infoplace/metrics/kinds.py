@@ -8,18 +8,21 @@ build one of plain tensors, with only the parts that the metric asks for.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, join_names
+from infoplace.errors import DataError, DeclarationError, PluginError, join_names
+from infoplace.metrics.clustering import ClusteringTable, clustering
 from infoplace.metrics.disentanglement import dci, mig, sap
 from infoplace.metrics.likelihood import bits_per_dim, block_kl
 from infoplace.metrics.placing import LEAST_RESAMPLES, placement
 from infoplace.metrics.swapping import CHANGES, Decode, DrawPrior, ReadsFactor, swap
 from infoplace.probes import LATENT_PROBES
+from infoplace.probes.latents import as_factor, as_latents
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = [
@@ -59,6 +62,8 @@ class Subject:
         samples: draws from the posteriors of the training and of the test images, ``(train, test)``; what a block tells
             when its noise is counted in.
         untrained: what encoders that were never trained make of both, ``(train, test)``, without noise.
+        classes: ``{block: [N, k]}``, how probable each of a block's k classes (clusters) is for each test image.
+        train_classes: the same for the training images.
         carriers: ``{factor: block}``, the block that is declared to carry each; not every factor needs one.
         given: ``{factor: other factor}``, what the swap test also holds a factor's score against.
         images: the test images `[N, channels, height, width]`, uint8 or float in [0, 1].
@@ -81,6 +86,8 @@ class Subject:
     train_factors: Mapping[str, Tensor] | None = None
     samples: tuple[Latents, Latents] | None = None
     untrained: tuple[Latents, Latents] | None = None
+    classes: Latents | None = None
+    train_classes: Latents | None = None
     carriers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
     images: Tensor | None = None
@@ -405,3 +412,126 @@ class Disentanglement(Metric):
         parts = subject.need("disentanglement", "latents", "factors")
         latents, factors = (_first(self.images, part) for part in parts)
         return {"disentanglement": [row for score in (mig, dci, sap) for row in score(latents, factors).rows()]}
+
+
+_MOST_LABELS = 100
+"""Whole numbers of more values than that are no labels but numbers of something."""
+
+
+@register_metric("clustering")
+class Clustering(Metric):
+    """Every block's classes, as clusters, against every factor; see :func:`~infoplace.metrics.clustering` for the scores.
+
+    Only blocks whose prior draws a class have any. An image is in the cluster that is most probable for it. The mappings from
+    clusters to labels are fitted on training images. Table ``clustering``: a row for each block, factor and metric, with the
+    number of classes. Labels (2 to 100 whole numbers) get all scores. Values, such as a colour, are put into bins by k-means
+    of the training values and get ``nmi``, under a name as ``"ground (10 bins)"``.
+
+    Table ``clustering_labels``, for each factor of labels: each cluster's share of the test images, and the label that it has
+    under either mapping, in the order of :meth:`~infoplace.metrics.ClusteringTable.arranged`. Table
+    ``clustering_confusion``: how many test images each cluster holds of each label, where it holds any.
+
+    Args:
+        bins: how many bins values are put into, at least 2.
+    """
+
+    bins: int = 10
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "bins", least=2)
+
+    def tables(self, subject: Subject) -> Tables:
+        classes, train_classes = subject.need("clustering", "classes", "train_classes")
+        factors, train_factors = subject.need("clustering", "factors", "train_factors")
+        labels = self._labels(train_factors, factors, subject.seed)
+        if not labels:
+            raise LackingError(
+                f"clustering needs a factor of values, or of at most {_MOST_LABELS} labels; got {join_names(factors)}"
+            )
+        scores: Rows = []
+        of_clusters: Rows = []
+        confusion: Rows = []
+        for index, (block, shares) in enumerate(classes.items()):
+            train, test = (as_latents(given, f"classes[{block!r}]") for given in (train_classes[block], shares))
+            for kind, given in (("training", train), ("test", test)):
+                if len(given) < given.shape[1]:
+                    raise LackingError(
+                        f"clustering: {block!r} has {given.shape[1]} classes and there are {len(given)} {kind} images; "
+                        "give as many images as classes, or more"
+                    )
+            for number, (factor, (train_true, true, binned)) in enumerate(labels.items()):
+                subject.say(index * len(labels) + number, len(classes) * len(labels))
+                _check_length(block, factor, train, train_true)
+                _check_length(block, factor, test, true)
+                table = clustering(train.argmax(1), train_true, test.argmax(1), true, probabilities=test)
+                where = {"block": block, "factor": factor}
+                scores += [
+                    {**where, "classes": table.clusters, **row}
+                    for row in table.rows()
+                    if not binned or row["metric"] == "nmi"
+                ]
+                if not binned:
+                    of_clusters += [{**where, **row} for row in _cluster_rows(table)]
+                    confusion += [{**where, **row} for row in _confusion_rows(table)]
+        return {"clustering": scores, "clustering_labels": of_clusters, "clustering_confusion": confusion}
+
+    def _labels(
+        self, train_factors: Mapping[str, Tensor], factors: Mapping[str, Tensor], seed: int
+    ) -> dict[str, tuple[Tensor, Tensor, bool]]:
+        """``{factor: (training labels, test labels, whether they are bins)}``"""
+        found = {}
+        for name, values in factors.items():
+            train, test = (as_factor(given, name=f"factors[{name!r}]").cpu() for given in (train_factors[name], values))
+            for kind, given in (("training", train), ("test", test)):
+                if bool((given == given[:1]).all()):
+                    raise DataError(
+                        f"clustering: factor {name!r} has one value in all {len(given)} {kind} images, so no clustering "
+                        "can be told from another by it; leave it out"
+                    )
+            if train.is_floating_point():
+                # So few training images may have fewer values than bins.
+                count = min(self.bins, len(train.reshape(len(train), -1).unique(dim=0)))
+                found[f"{name} ({count} bins)"] = (*_bins(train, test, count, seed), True)
+            elif len(train.unique()) <= _MOST_LABELS:
+                found[name] = (train, test, False)
+        return found
+
+
+def _check_length(block: str, factor: str, classes: Tensor, labels: Tensor) -> None:
+    if len(classes) != len(labels):
+        raise DataError(
+            f"clustering: factor {factor!r} has {len(labels)} images and the classes of {block!r} have {len(classes)}; "
+            "give one of each for each image"
+        )
+
+
+def _bins(train: Tensor, test: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    try:
+        module = importlib.import_module("sklearn.cluster")
+    except ImportError as error:
+        raise PluginError(
+            "clustering needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'"
+        ) from error
+    known, new = (values.reshape(len(values), -1).numpy() for values in (train, test))
+    fitted = module.KMeans(count, n_init=4, random_state=seed).fit(known)
+    return torch.from_numpy(fitted.labels_).long(), torch.from_numpy(fitted.predict(new)).long()
+
+
+def _cluster_rows(table: ClusteringTable) -> Rows:
+    sizes = table.confusion.sum(0)
+    return [
+        {
+            "cluster": cluster,
+            "share": float(sizes[cluster] / sizes.sum()),
+            "majority": table.majority.labels[cluster],
+            "hungarian": table.hungarian.labels[cluster],
+        }
+        for cluster in table.arranged().tolist()
+    ]
+
+
+def _confusion_rows(table: ClusteringTable) -> Rows:
+    return [
+        {"label": table.labels[row], "cluster": cluster, "images": int(table.confusion[row, cluster])}
+        for row, cluster in table.confusion.nonzero().tolist()
+    ]

@@ -35,9 +35,9 @@ def write_report(
 ) -> Path:
     """Write a page on one or several runs, side by side on the same images.
 
-    The page shows each declaration as a graph and as tables; what ``infoplace evaluate`` measured, where it has; samples
-    of every block, reconstructions and training curves; versions and settings; and a swap explorer, in which a reader
-    chooses the image that each block is taken from and sees the decoded mixture.
+    The page shows each declaration as a graph and as tables; what ``infoplace evaluate`` measured, where it has, clusters
+    among it; samples of every block, reconstructions and training curves; versions and settings; and a swap explorer, in
+    which a reader chooses the image that each block is taken from and sees the decoded mixture.
 
     Args:
         runs: run folders, as ``infoplace train`` writes them; those of ``pair.save`` do, with ``data``.
@@ -90,5 +90,5 @@ def _shown(runs: Sequence[Run], data: str | None, split: str, images: int, seed:
     source = common_source(runs, data)
     held = load(source, split, limit=POOL)
     choice = choose_images(held, runs[0].pair, images, seed)
-    pictures = tuple(draw(run.pair, choice, images, seed) for run in runs)
+    pictures = tuple(draw(run.pair, choice, images, seed, bool(run.table("clustering"))) for run in runs)
     return Shown(runs, held.name, split, choice, pictures, "")

@@ -12,7 +12,7 @@ from infoplace.partition import Partition
 from infoplace.report.markup import Html, element, in_words
 from infoplace.transforms import make_transform
 
-__all__ = ["Bar", "bars", "curves", "partition_graph", "transform_words"]
+__all__ = ["Bar", "Column", "bars", "curves", "partition_graph", "shades", "transform_words"]
 
 _CHARACTER = 6.3
 """Width of a character of the drawings' text in their own units, on the safe side."""
@@ -330,6 +330,86 @@ def bars(values: Sequence[Bar], identifier: str, title: str, chance: float = 0.0
     numbers = ", ".join(f"{bar.label} {bar.words or 'not known'}" for bar in values)
     description = f"{numbers}; chance {chance:.2f}." if chance > 0 else f"{numbers}."
     return _drawing(identifier, title, description, (width, bottom + (16 if chance > 0 else 4)), drawn, words)
+
+
+# ---- shades -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of :func:`shades`: a cluster, its share of the images in [0, 1], and the label it is taken for."""
+
+    name: str
+    share: float
+    label: str
+
+    @property
+    def words(self) -> str:
+        """The share in percent."""
+        percent = 100 * self.share
+        return "0" if percent <= 0 else "<1" if percent < 0.95 else f"{percent:.0f}"
+
+
+def shades(
+    values: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    columns: Sequence[Column],
+    identifier: str,
+    title: str,
+    factor: str,
+) -> Html:
+    """Boxes in rows and columns, the stronger in colour the larger their value, with each column's share above it.
+
+    Args:
+        values: at least 0, a row for each label.
+        labels: the names of the rows.
+        columns: of each row.
+        identifier: of the drawing.
+        title: what is drawn.
+        factor: what the labels are.
+    """
+    box, bar = 23.0, 34.0
+    left = max(len(name) for name in (*labels, "share, %", factor)) * _CHARACTER + 10
+    top, bottom = 16 + bar, 16 + bar + 6 + box * len(labels)
+    right = left + box * len(columns)
+    most = max(max(row) for row in values) or 1.0
+    highest = max(column.share for column in columns) or 1.0
+    drawn: list[Html] = []
+    words = [
+        _text(left - 8, top - 4, "share, %", "tick", "end"),
+        _text(left - 8, bottom + 15, "cluster", "tick", "end"),
+    ]
+    for place, column in enumerate(columns):
+        x, length = left + box * place, bar * max(0.0, column.share) / highest
+        spot = {"x": _at(x + 3), "y": _at(top - length), "width": _at(box - 6), "height": _at(length)}
+        drawn.append(element("rect", **spot, class_="share"))
+        words.append(_text(x + box / 2, top - length - 4, column.words, "tick"))
+        words.append(_text(x + box / 2, bottom + 15, column.name, "bar-label"))
+        before = columns[place - 1] if place else column
+        if (column.label, column.share > 0) != (before.label, before.share > 0):
+            drawn.append(element("line", x1=_at(x), x2=_at(x), y1=_at(top + 6), y2=_at(bottom), class_="axis"))
+    for row, (name, across) in enumerate(zip(labels, values, strict=True)):
+        y = top + 6 + box * row
+        words.append(_text(left - 8, y + box / 2 + 4, name, "bar-label", "end"))
+        for place, (column, value) in enumerate(zip(columns, across, strict=True)):
+            if value > 0:
+                spot = {
+                    "x": _at(left + box * place + 1),
+                    "y": _at(y + 1),
+                    "width": _at(box - 2),
+                    "height": _at(box - 2),
+                }
+                said = element("title", f"{factor} {name}, cluster {column.name}: {value:,.0f}")
+                drawn.append(
+                    element("rect", said, **spot, class_="shade", fill_opacity=f"{max(0.03, value / most):.2f}")
+                )
+    frame = {"x": _at(left), "y": _at(top + 6), "width": _at(right - left), "height": _at(bottom - top - 6)}
+    used = [f"cluster {column.name}, {column.words}%: mostly {column.label}" for column in columns if column.share > 0]
+    unused = [column.name for column in columns if column.share <= 0]
+    description = "; ".join(used) + (f". Unused: {', '.join(unused)}." if unused else ".")
+    return _drawing(
+        identifier, title, description, (right + 4, bottom + 22), element("rect", **frame, class_="frame"), drawn, words
+    )
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------

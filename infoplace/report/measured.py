@@ -40,6 +40,7 @@ SCORES = {
     "dci_informativeness": "DCI informativeness",
     "sap": "separated attribute predictability (SAP)",
 }
+CLUSTERING = {"majority": "majority accuracy", "hungarian": "one-to-one accuracy", "nmi": "NMI"}
 
 
 def brief(runs: Sequence[Run]) -> Html:
@@ -101,6 +102,13 @@ def _compared(runs: Sequence[Run]) -> Html | None:
             found.setdefault(name, {})[run.label] = score(row["bits_per_dim"], 3)
         for row in run.table("disentanglement"):
             found.setdefault(_metric(row), {})[run.label] = score(row["score"])
+        declared = _factors(run)
+        for row in run.table("clustering"):
+            factor, block, metric = (str(row[key]) for key in ("factor", "block", "metric"))
+            if metric in CLUSTERING and declared.get(factor, {}).get("block") == block:
+                found.setdefault(f"{CLUSTERING[metric]} of {factor}, clusters of {block}", {})[run.label] = score(
+                    row["value"]
+                )
     if not found:
         return None
     rows = [[name, *(values.get(run.label, NONE) for run in runs)] for name, values in found.items()]

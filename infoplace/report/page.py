@@ -11,8 +11,9 @@ from importlib.resources import files
 from typing import Any
 
 from infoplace import __version__
-from infoplace.distributions import make_likelihood, make_prior
+from infoplace.distributions import Prior, make_likelihood, make_prior
 from infoplace.partition import Partition
+from infoplace.report.clusters import clusters, has_clusters
 from infoplace.report.drawing import curves, number, partition_graph, transform_words
 from infoplace.report.explorer import explorers
 from infoplace.report.markup import Html, element, in_words, join
@@ -66,6 +67,7 @@ def page(shown: Shown) -> str:
         ("declared", "What was declared", _declared(runs)),
         ("explorer", "Swap explorer", _explorer(shown)),
         ("measured", "What was measured", measured(runs)),
+        *([("clusters", "Clusters", clusters(runs, shown.pictures))] if has_clusters(runs) else []),
         ("samples", "Samples", _samples(shown)),
         ("training", "Training", _training(runs)),
         ("settings", "Versions and settings", _settings(runs)),
@@ -153,7 +155,7 @@ def _declaration(partition: Partition, which: str, name: str) -> Html:
         [
             code(key),
             block.dim,
-            _spec(make_prior(block.prior).to_spec()),
+            _spec(_named_parameters(make_prior(block.prior))),
             f"{block.beta:g}",
             in_words(block.reads or ()),
         ]
@@ -179,6 +181,17 @@ def _declaration(partition: Partition, which: str, name: str) -> Html:
     heads = ["observation", "generated from", "transform", "destroys", "likelihood", "weight"]
     observation_table = framed_table(f"{which}-observations", "Observations", heads, observations, whose=name)
     return element("div", graph, block_table, element("div", observation_table, class_="wide"), class_="declaration")
+
+
+def _named_parameters(prior: Prior) -> dict[str, Any]:
+    """A prior's spec with its first parameter, and those others that are not as they would be if left out."""
+    ((name, parameters),) = prior.to_spec().items()
+    first = next(iter(parameters), None)
+    return {
+        name: {
+            key: value for key, value in parameters.items() if key == first or value != getattr(type(prior), key, None)
+        }
+    }
 
 
 def _spec(spec: Mapping[str, Any]) -> str:

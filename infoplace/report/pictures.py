@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infoplace.errors import DataError
-from infoplace.figures import decoder_of, image_observation
+from infoplace.figures import MOST_CLUSTERS, class_blocks, cluster_images, decoder_of, image_observation
 from infoplace.pair import Pair, evaluating
 from infoplace.plots import cross_decode, latent_variation
 
@@ -79,11 +79,13 @@ class RunPictures:
         mixtures: for the swap explorer; None where there are too many blocks.
         rows: ``(observation, reconstructed, picture)``, each a row of images.
         variations: ``{block: picture}``, a grid in which that block varies.
+        clusters: ``{block: pictures}``, generated images of each of its classes; none where they are not asked for.
     """
 
     mixtures: Mixtures | None
     rows: tuple[tuple[str, bool, Picture], ...]
     variations: dict[str, Picture]
+    clusters: dict[str, tuple[Picture, ...]]
 
 
 def choose_images(data: Any, pair: Pair, images: int, seed: int) -> Choice:
@@ -129,7 +131,7 @@ def choose_images(data: Any, pair: Pair, images: int, seed: int) -> Choice:
 
 
 @torch.no_grad()
-def draw(pair: Pair, choice: Choice, images: int, seed: int) -> RunPictures:
+def draw(pair: Pair, choice: Choice, images: int, seed: int, clusters: bool = False) -> RunPictures:
     """A run's pictures.
 
     Args:
@@ -137,6 +139,7 @@ def draw(pair: Pair, choice: Choice, images: int, seed: int) -> RunPictures:
         choice: the images to show.
         images: how many of them each block is chosen from, or as many as :data:`MOST_MIXTURES` allows.
         seed: of the transforms and of the draws from the priors.
+        clusters: whether images of every class of the blocks whose prior draws one are among them.
     """
     shown = image_observation(pair)
     blocks = tuple(pair.partition.observations[shown].blocks or ())
@@ -168,7 +171,12 @@ def draw(pair: Pair, choice: Choice, images: int, seed: int) -> RunPictures:
         if count >= 2:
             chosen = {block: means[block][:count] for block in blocks}
             mixtures = _mixtures(decode, chosen, sources[:count])
-    return RunPictures(mixtures, tuple(rows), variations)
+        classes = {}
+        for block, count_ in class_blocks(pair).items() if clusters else ():
+            if block in blocks and count_ <= MOST_CLUSTERS:
+                found = cluster_images(pair, shown, block, generator=generator)
+                classes[block] = tuple(_grid(_pixels(grid.flatten(0, 1)), columns=grid.shape[1]) for grid in found)
+    return RunPictures(mixtures, tuple(rows), variations, classes)
 
 
 def _count(images: int, blocks: int, pixels: int) -> int:

@@ -26,6 +26,9 @@ COLUMNS: dict[str, str] = {
     "kl": "block nats standard_error bits dims active",
     "bits_per_dim": "observation bits_per_dim standard_error elbo_bits_per_dim samples images dims",
     "disentanglement": "metric score",
+    "clustering": "block factor classes metric value",
+    "clustering_labels": "block factor cluster share majority",
+    "clustering_confusion": "block factor label cluster images",
 }
 """The tables of ``evaluation.json`` that have a picture or a layout of their own, and the columns these need."""
 
