@@ -726,10 +726,11 @@ class Noise(Transform):
 
 @register_transform("affine")
 class Affine(Transform):
-    """Turns, shifts and scales every image at random, about its middle.
+    """Turns, shifts, scales and slants every image at random, about its middle.
 
     The angle is up to `degrees` either way, the shift up to `shift` times the side along each axis, the scale between
-    `1 / (1 + scale)` and `1 + scale`; all are uniform, the scale in its logarithm. Values are interpolated linearly, and
+    `1 / (1 + scale)` and `1 + scale`, the slant of upright lines up to `slant` degrees; all are uniform, the scale in its
+    logarithm. Values are interpolated linearly, and
     the border's pixels are repeated outwards. Small changes of pose keep what an image shows.
 
     >>> make_transform("affine", degrees=5.0)(torch.rand(2, 3, 8, 8)).shape
@@ -739,6 +740,7 @@ class Affine(Transform):
     degrees: float = 10.0
     shift: float = 0.1
     scale: float = 0.1
+    slant: float = 0.0
 
     destroys = "pose"
     stochastic = True
@@ -748,18 +750,23 @@ class Affine(Transform):
         self._check_number("degrees", 0, 180)
         self._check_number("shift", 0, 1)
         self._check_number("scale", 0)
-        if self.degrees == self.shift == self.scale == 0:
+        self._check_number("slant", 0, 80)
+        if self.degrees == self.shift == self.scale == self.slant == 0:
             raise DeclarationError(
-                f"{self._name}: degrees, shift and scale are all 0, so nothing is changed; use 'identity'"
+                f"{self._name}: degrees, shift, scale and slant are all 0, so nothing is changed; use 'identity'"
             )
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        turn, size, right, down = 2 * draw_uniform((4, len(x)), x, generator) - 1
+        turn, size, right, down, lean = 2 * draw_uniform((5, len(x)), x, generator) - 1
         angle, zoom = turn * math.radians(self.degrees), (size * math.log1p(self.scale)).exp()
         height, width = x.shape[-2:]
         # The grid runs from -1 to 1 over either side, so a turn of an oblong image also stretches.
         cos, sin, ratio = angle.cos() / zoom, angle.sin() / zoom, height / width
-        rows = [cos, sin * ratio, 2 * self.shift * right, -sin / ratio, cos, 2 * self.shift * down]
+        slope = (lean * math.radians(self.slant)).tan()
+        rows = [
+            *(cos, (cos * slope + sin) * ratio, 2 * self.shift * right),
+            *(-sin / ratio, cos - sin * slope, 2 * self.shift * down),
+        ]
         maps = torch.stack(rows, dim=1).view(-1, 2, 3)
 
         def moved(image: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def draws(monkeypatch):
-    """Lets a test say what is drawn of turn, size, and shift along each axis, from -1 to 1."""
+    """Lets a test say what is drawn of turn, size, shift along each axis, and slant, from -1 to 1."""
 
-    def draw(turn: float = 0.0, size: float = 0.0, right: float = 0.0, down: float = 0.0) -> None:
-        values = torch.tensor([turn, size, right, down], dtype=torch.float64).unsqueeze(1)
+    def draw(turn: float = 0.0, size: float = 0.0, right: float = 0.0, down: float = 0.0, lean: float = 0.0) -> None:
+        values = torch.tensor([turn, size, right, down, lean], dtype=torch.float64).unsqueeze(1)
 
         def given(shape: tuple[int, ...], x: Tensor, generator: torch.Generator | None) -> Tensor:
             return (values.expand(shape) + 1) / 2
@@ -39,7 +39,7 @@ def draws(monkeypatch):
 
 def test_all_amounts_zero_are_refused() -> None:
     with pytest.raises(
-        DeclarationError, match="affine: degrees, shift and scale are all 0, so nothing is changed; use 'id"
+        DeclarationError, match="affine: degrees, shift, scale and slant are all 0, so nothing is changed; use 'id"
     ):
         make_transform("affine", degrees=0, shift=0, scale=0)
 
@@ -146,6 +146,24 @@ def test_the_scale_is_uniform_in_its_logarithm(draws, shape: tuple, size: float,
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 12, 20)])
+def test_a_slant_is_a_shear_of_rows_and_comes_before_the_turn(draws, shape: tuple) -> None:
+    x = images(1, shape)
+    centre = torch.tensor([(shape[1] - 1) / 2, (shape[2] - 1) / 2]).double()
+    slope, angle = math.tan(math.radians(20)), math.radians(25)
+    # In (row, column) order: a row keeps its place, a column moves with its row.
+    shear = torch.tensor([[1.0, 0.0], [slope, 1.0]], dtype=torch.float64)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    for drawn, degrees, matrix in ((0.0, 0.0, shear), (1.0, 25.0, turn @ shear)):
+        draws(turn=drawn, lean=1)
+        found = make_transform("affine", degrees=degrees, shift=0, scale=0, slant=20)(x)[0, 0]
+        expected = ndimage.affine_transform(
+            x[0, 0].numpy(), matrix.numpy(), (centre - matrix @ centre).numpy(), order=1, mode="nearest"
+        )
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-9, rtol=0)
+
+
 def test_shifts_fill_the_range_they_may() -> None:
     """On a ramp, a shift is read off as a difference of values."""
     width = 64
@@ -242,7 +260,7 @@ def test_a_flat_image_stays_flat_and_values_stay_in_range() -> None:
 
 def test_its_spec_says_all_and_it_says_what_it_destroys() -> None:
     transform = make_transform({"affine": {"degrees": 5, "shift": 0}})
-    assert transform.to_spec() == {"affine": {"degrees": 5.0, "shift": 0.0, "scale": 0.1}}
+    assert transform.to_spec() == {"affine": {"degrees": 5.0, "shift": 0.0, "scale": 0.1, "slant": 0.0}}
     assert make_transform(transform.to_spec()) == transform
     assert (transform.destroys, transform.stochastic) == ("pose", True)
     assert "affine" in transforms.list_transforms(destroys="pose")

@@ -245,6 +245,7 @@ PARAMETERS = [
     ("affine", {}, {"degrees": 0}),
     ("affine", {}, {"shift": 0}),
     ("affine", {}, {"scale": 0}),
+    ("affine", {}, {"slant": 20}),
     ("compose", {"transforms": ["grayscale"]}, {"transforms": ["blur"]}),
 ]
 
