@@ -222,3 +222,106 @@ def test_claims_are_means_over_the_seeds_with_their_spread(experiment1):
     assert claim["spread"] == pytest.approx(0.0707, abs=1e-4)
     (claim,) = experiment1.claims_of([{"digit_kept": 0.9}], {}, prefix="paper_")
     assert (claim["name"], claim["goal"], claim["spread"]) == ("paper_digit_kept", "", 0.0)
+
+
+# ---- experiment 2 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def experiment2():
+    path = FOLDER / "paper" / "experiment2.py"
+    spec = importlib.util.spec_from_file_location("experiment2", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["experiment2"] = module  # its dataclasses look themselves up there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER / "paper"))
+        spec.loader.exec_module(module)
+    return module
+
+
+def table(experiment2, *arguments):
+    options = experiment2.parsed(["--data", "street_numbers/easy", *arguments])
+    return experiment2.tasks(options), options
+
+
+def test_table_1_has_every_method_with_both_numbers_of_clusters(experiment2):
+    methods = (
+        "ours", "ours_paper", "ours_without_auxiliary", "dec", "dec_hog", "imsat", "imsat_hog", "acol_gar",
+        "kmeans_pixels", "kmeans_pca", "kmeans_z_g",
+    )  # fmt: skip
+    plan, _ = table(experiment2)
+    assert set(plan) == {f"{method}_k{k}" for method in methods for k in (10, 30)}
+    swept, _ = table(experiment2, "--sweep")
+    trained = [task for task in swept.values() if task.recipe is not None and task.method != "kmeans_z_g"]
+    recipes = {json.dumps(ip.Recipe.from_dict(task.recipe).to_dict(), sort_keys=True) for task in trained}
+    assert len(recipes) == len(trained)
+    assert {name for name, task in swept.items() if task.change} == set(swept) - set(plan)
+
+
+def test_the_effort_cuts_all_methods_alike(experiment2):
+    whole, _ = table(experiment2, "--paper-steps", "1000")
+    half, _ = table(experiment2, "--paper-steps", "1000", "--effort", "0.5")
+    for name in ("ours_k10", "ours_paper_k30", "ours_without_auxiliary_k10"):
+        assert half[name].recipe["training"]["steps"] * 2 == whole[name].recipe["training"]["steps"]
+    cut = ("pretrain_steps", "finetune_steps", "learning_rate_drop", "max_steps", "epochs")
+    for name in ("dec_k10", "imsat_hog_k30", "acol_gar_k10"):
+        values = whole[name].estimator
+        assert set(values) <= set(cut)
+        assert {key: 2 * value for key, value in half[name].estimator.items()} == values
+    other, _ = table(experiment2, "--effort", "0.5", "--effort-of", "imsat=1", "ours=1")
+    assert other["imsat_hog_k30"].estimator == whole["imsat_hog_k30"].estimator
+    assert other["dec_k10"].estimator == half["dec_k10"].estimator
+    assert other["ours_without_auxiliary_k10"].recipe == whole["ours_without_auxiliary_k10"].recipe
+    copied, _ = table(experiment2, "--copies", "1")
+    assert copied["imsat_k10"].estimator["epochs"] * 2 == whole["imsat_k10"].estimator["epochs"]
+
+
+def test_an_effort_that_cannot_be_is_refused(experiment2, capsys):
+    for arguments, message in (
+        (["--effort", "0"], "--effort must be a number above 0; got 0"),
+        (["--effort-of", "imsat=none"], "write METHOD=NUMBER, of ours, ours_paper, dec, imsat, acol_gar, as imsat=0.5"),
+    ):
+        with pytest.raises(SystemExit):
+            experiment2.parsed(arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_tasks_are_asked_for_by_method_or_by_method_and_number_of_clusters(experiment2):
+    plan, _ = table(experiment2)
+    assert experiment2.chosen_of(plan, ["ours", "dec_k30"]) == ["ours_k10", "ours_k30", "dec_k30"]
+    assert experiment2.chosen_of(plan, []) == []
+    assert experiment2.chosen_of(plan, None) == list(plan)
+    with pytest.raises(SystemExit, match="no method or task 'our'; --list lists them"):
+        experiment2.chosen_of(plan, ["our"])
+
+
+def test_a_folder_of_other_settings_is_refused(experiment2, tmp_path):
+    settings = {"images": 600, "effort": 1.0, "k": 10}
+    experiment2.check_settings(tmp_path, settings)
+    experiment2.write_json(tmp_path / "settings.json", settings)
+    experiment2.check_settings(tmp_path, settings)
+    with pytest.raises(SystemExit, match=r"a run of other settings \(images, effort\); remove it, or choose another"):
+        experiment2.check_settings(tmp_path, {**settings, "images": 700, "effort": 0.5})
+
+
+def test_a_table_is_made_from_what_was_measured_and_not_measured_again(experiment2, tmp_path, capsys):
+    _, options = table(experiment2, "--images", "400", "--runs", str(tmp_path), "--seeds", "2", "--other-seeds", "2")
+    plan = {name: task for name, task in experiment2.tasks(options).items() if name == "kmeans_pca_k10"}
+    data = experiment2.material(options)
+    assert (len(data.train), len(data.held_out)) == (360, 40)
+    for seed in (0, 1):
+        experiment2.run(plan["kmeans_pca_k10"], seed, data, options)
+    told = capsys.readouterr().out
+    experiment2.run(plan["kmeans_pca_k10"], 0, data, options)
+    assert "kmeans_pca_k10, seed 0" in told
+    assert capsys.readouterr().out == ""
+    found = experiment2.results(plan, data, options)
+    claims = {claim["name"]: claim for claim in experiment2.claims(plan, found, options)}
+    assert set(claims) == {f"kmeans_pca_k10_{score}" for score in experiment2.SCORES}
+    rows = found["kmeans_pca_k10"]
+    claim = claims["kmeans_pca_k10_hungarian"]
+    assert claim["value"] == pytest.approx(sum(row["hungarian"] for row in rows) / 2, abs=1e-4)
+    assert (claim["runs"], claim["unit"]) == (2, "fraction")
+    assert {"nmi_count", "nmi_colour", "nmi_polarity"} <= set(rows[0])
+    text = experiment2.notes(plan, found, data, [], options)
+    assert f"| kmeans_pca | 10 | 2 | {experiment2.spread_of(rows, 'majority')} |" in text
