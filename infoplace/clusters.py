@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Normal
 
 from infoplace.distributions import make_prior
 from infoplace.errors import DataError, DeclarationError, PluginError, did_you_mean, join_names
 from infoplace.pair import Pair, evaluating
 from infoplace.recipe import MIXTURE_FITS
 
-__all__ = ["clusters_used", "start_mixture"]
+__all__ = ["check_start", "clusters_used", "start_mixture"]
 
 _CHUNK = 512
-_LEAST_SCALE = 0.05
-"""In units of the means' spread: a class of one sample would have none."""
 
 
 def start_mixture(
@@ -30,10 +29,11 @@ def start_mixture(
 ) -> Tensor:
     """Start the mixture of a block where its posterior means are: set its classes to a fit of them.
 
-    Weights, means and scales of the classes become those of the fit. Where the class is a latent variable of its own, the
-    last layer of the block's encoder is then fitted, too, so that ``q(y|x)`` says the class that the fit says (a logistic
-    regression on what that layer reads, of its outputs for ``q(y|x)`` alone). An encoder of your own that does not end in a
-    linear layer keeps its ``q(y|x)``.
+    Weights and means of the classes become those of the samples that the fit puts into them, and their scales those of the
+    samples' draws: the spread of the means and the width of the posteriors, together. Where the class is a latent variable
+    of its own, the last layer of the block's encoder is then fitted, too, so that ``q(y|x)`` says the class that the fit
+    says (a logistic regression on what that layer reads, of its outputs for ``q(y|x)`` alone). An encoder of your own
+    whose output is not that of a linear layer (or the sum of several) keeps its ``q(y|x)``.
 
     Args:
         pair: the pair; its prior and encoder are changed in place.
@@ -47,7 +47,7 @@ def start_mixture(
 
     Raises:
         DeclarationError: no such block, one whose prior is no mixture of normals, or an unknown way.
-        DataError: fewer samples than classes.
+        DataError: fewer samples than classes, or means that fall into fewer clusters.
         PluginError: scikit-learn is not installed.
 
     >>> from infoplace import Block, Observation, Partition, make_pair
@@ -61,23 +61,37 @@ def start_mixture(
         raise DeclarationError(
             f"how must be one of {join_names(MIXTURE_FITS)}; got {how!r}.{did_you_mean(how, MIXTURE_FITS)}"
         )
+    check_start(pair, block, len(next(iter(batch.values())) if isinstance(batch, dict) else batch))
     count = make_prior(pair.partition.blocks[block].prior).classes
-    last = _last_layers(pair, block)
-    means, inputs = _encoded(pair, batch, block, last, seed)
-    if len(means) < count:
-        raise DataError(f"there are {len(means)} samples and {count} classes; give as many samples as classes, or more")
-    classes = _fitted(how, means, count, seed)
-    prior: Any = pair.model.priors[block]
-    one_hot = torch.nn.functional.one_hot(classes, count).to(means)
+    posterior, inputs, last = _encoded(pair, batch, block, seed)
+    classes = _fitted(how, posterior.mean, count, seed, block)
+    one_hot = torch.nn.functional.one_hot(classes, count).to(posterior.mean)
     sizes = one_hot.sum(0).clamp(min=1.0)
-    centres = (one_hot.T @ means) / sizes[:, None]
-    spreads = ((one_hot.T @ means.square()) / sizes[:, None] - centres.square()).clamp(min=0.0)
-    # The posterior has a width of its own, which the prior must cover besides.
-    scales = spreads.sqrt().clamp(min=_LEAST_SCALE * float(means.std(0).mean().clamp(min=0.1)))
-    prior.start_at(sizes / sizes.sum(), centres, scales)
-    if inputs is not None:
+    centres = (one_hot.T @ posterior.mean) / sizes[:, None]
+    # What a class has to cover is the draws of its samples: the spread of their means, and the width that each has itself.
+    variances = (one_hot.T @ posterior.mean.square()) / sizes[:, None] - centres.square()
+    variances = variances.clamp(min=0.0) + (one_hot.T @ posterior.variance) / sizes[:, None]
+    empty = one_hot.sum(0) == 0
+    variances[empty] = 1.0
+    prior: Any = pair.model.priors[block]
+    prior.start_at(sizes / sizes.sum(), centres, variances.sqrt())
+    if last:
         _fit_last(last, inputs, classes, count)
     return classes.cpu()
+
+
+def check_start(pair: Pair, block: str, samples: int) -> None:
+    """Check that :func:`start_mixture` can start a block from so many samples.
+
+    Raises:
+        DeclarationError, DataError, PluginError: see :func:`start_mixture`.
+    """
+    _mixture_of(pair, block)
+    count = make_prior(pair.partition.blocks[block].prior).classes
+    if samples < count:
+        raise DataError(f"there are {samples} samples and {count} classes; give as many samples as classes, or more")
+    for module in ("sklearn.cluster", "threadpoolctl"):
+        _imported(module)
 
 
 def clusters_used(pair: Pair, batch: Tensor | dict[str, Tensor], seed: int = 0) -> dict[str, int]:
@@ -97,12 +111,8 @@ def clusters_used(pair: Pair, batch: Tensor | dict[str, Tensor], seed: int = 0) 
     True
     """
     with torch.no_grad(), evaluating(pair):
-        found = pair.classify(pair.partition.observe(batch, _generator(seed)))
+        found = pair.classify(pair.partition.observe(batch, torch.Generator().manual_seed(seed)))
     return {name: len(q.probs.argmax(-1).unique()) for name, q in found.items()}
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _mixture_of(pair: Pair, block: str | None) -> str:
@@ -126,48 +136,70 @@ def _mixture_of(pair: Pair, block: str | None) -> str:
     return block
 
 
-def _last_layers(pair: Pair, block: str) -> list[nn.Linear]:
-    """The linear layers that the encoder's output is, or is the sum of; none where the encoder says no class."""
-    if block not in pair.guide.class_posteriors:
-        return []
-    item = pair.partition.blocks[block]
-    outputs = 2 * item.dim + make_prior(item.prior).classes
-    encoder: Any = pair.guide.encoders[block]
-    return [layer for layer in encoder.modules() if isinstance(layer, nn.Linear) and layer.out_features == outputs]
-
-
 def _encoded(
-    pair: Pair, batch: Tensor | dict[str, Tensor], block: str, last: list[nn.Linear], seed: int
-) -> tuple[Tensor, Tensor | None]:
-    """The block's means, and what the first of the ``last`` layers reads (None where there is none)."""
-    seen: list[Tensor] = []
-    handle = last[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0])) if last else None
-    generator, means = _generator(seed), []
+    pair: Pair, batch: Tensor | dict[str, Tensor], block: str, seed: int
+) -> tuple[Normal, Tensor, list[nn.Linear]]:
+    """The block's posterior, what the first of the encoder's last layers reads, and those layers.
+
+    The last layers are linear ones whose outputs add up to the encoder's; there are none where the encoder says no class.
+    """
+    encoder: Any = pair.guide.encoders[block]
+    prior = make_prior(pair.partition.blocks[block].prior)
+    outputs = 2 * pair.partition.blocks[block].dim + prior.classes
+    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear) and layer.out_features == outputs]
+    last = linear if prior.draws_class else []
+    read: list[Tensor] = []
+    said: dict[nn.Module, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda own, _, output: said.update({own: output})) for layer in [*last, encoder]
+    ]
+    hooks += [layer.register_forward_hook(lambda _, inputs, __: read.append(inputs[0])) for layer in last[:1]]
+    generator, means, scales = torch.Generator().manual_seed(seed), [], []
     tensors = batch if isinstance(batch, dict) else {pair.partition.sources[0]: batch}
     try:
         with torch.no_grad(), evaluating(pair):
             for start in range(0, len(next(iter(tensors.values()))), _CHUNK):
                 part = {name: value[start : start + _CHUNK].to(pair.device) for name, value in tensors.items()}
-                means.append(pair.encode(pair.partition.observe(part, generator))[block].mean)
+                found = pair.encode(pair.partition.observe(part, generator))[block]
+                means.append(found.mean)
+                scales.append(found.stddev)
+                parts = [said[layer] for layer in last if layer in said]
+                if last and (
+                    len(parts) < len(last) or not torch.allclose(sum(parts[1:], parts[0]), said[encoder], atol=1e-4)
+                ):
+                    last = []
     finally:
-        if handle is not None:
-            handle.remove()
-    return torch.cat(means), torch.cat(seen) if seen else None
+        for hook in hooks:
+            hook.remove()
+    return Normal(torch.cat(means), torch.cat(scales)), torch.cat(read) if last else torch.empty(0), last
 
 
-def _fitted(how: str, means: Tensor, count: int, seed: int) -> Tensor:
+def _imported(module: str) -> Any:
     try:
-        cluster = importlib.import_module("sklearn.cluster")
-        mixture = importlib.import_module("sklearn.mixture")
+        return importlib.import_module(module)
     except ImportError as error:
         raise PluginError(
             "starting a mixture needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'"
         ) from error
+
+
+def _fitted(how: str, means: Tensor, count: int, seed: int, block: str) -> Tensor:
     points = means.double().cpu().numpy()
-    model: Any = cluster.KMeans(count, n_init=10, random_state=seed)
     if how == "gaussian_mixture":
-        model = mixture.GaussianMixture(count, covariance_type="diag", n_init=3, random_state=seed)
-    return torch.from_numpy(model.fit_predict(points)).long().to(means.device)
+        model = _imported("sklearn.mixture").GaussianMixture(count, covariance_type="diag", n_init=3, random_state=seed)
+    else:
+        model = _imported("sklearn.cluster").KMeans(count, n_init=10, random_state=seed)
+    # One thread: sums over several are not the same in every run.
+    with _imported("threadpoolctl").threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("error", _imported("sklearn.exceptions").ConvergenceWarning)
+        try:
+            labels = model.fit_predict(points)
+        except UserWarning as warning:
+            raise DataError(
+                f"the means of {block!r} fall into fewer than {count} clusters ({warning}); start the mixture later in the "
+                "training, or from more samples"
+            ) from warning
+    return torch.from_numpy(labels).long().to(means.device)
 
 
 def _fit_last(layers: list[nn.Linear], inputs: Tensor, classes: Tensor, count: int) -> None:

@@ -26,7 +26,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from infoplace.clusters import clusters_used, start_mixture
+from infoplace.clusters import check_start, clusters_used, start_mixture
 from infoplace.distributions import make_prior
 from infoplace.errors import (
     DataError,
@@ -237,6 +237,8 @@ def _fit(
             f"mixture_start={settings.mixture_start} starts the mixture of a block whose class is a latent variable, and there "
             "is none; leave it out, or declare prior={'mixture': {'components': 10, 'y': 'enumerate'}}"
         )
+    for name in pair.guide.class_posteriors if settings.mixture_start is not None else ():
+        check_start(pair, name, min(_FITTED, batches.count))
     length = max(part.schedule_steps for part in objective.parts)
     if length > settings.steps and writes:
         warnings.warn(
@@ -276,7 +278,7 @@ def _fit(
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 if step == settings.mixture_start:
-                    _start_mixtures(pair, batches, settings)
+                    _start_mixtures(pair, batches, settings, fabric)
                 observations = pair.partition.observe(batches[step])
                 if settings.channels_last:
                     observations = {name: _by_pixel(value) for name, value in observations.items()}
@@ -325,10 +327,16 @@ class _Clusters:
         return {f"clusters_used/{name}": float(used) for name, used in clusters_used(pair, self.batch).items()}
 
 
-def _start_mixtures(pair: Pair, batches: _Batches, settings: Settings) -> None:
+def _start_mixtures(pair: Pair, batches: _Batches, settings: Settings, fabric: Any) -> None:
     batch = batches.take(torch.arange(min(_FITTED, batches.count), device=batches.device))
     for name in pair.guide.class_posteriors:
         start_mixture(pair, batch, name, settings.mixture_fit, settings.seed)
+        if fabric.world_size > 1:
+            # Every process fitted the same, but the last digits may differ, and gradients alone are kept equal.
+            with torch.no_grad():
+                for part in (pair.model.priors[name], pair.guide.encoders[name]):
+                    for parameter in part.parameters():
+                        parameter.copy_(fabric.broadcast(parameter.detach().clone()))
 
 
 def _by_pixel(value: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Last(nn.Module):
             self.last.weight.zero_()
             self.last.bias.zero_()
             self.last.weight[:2] = torch.eye(2)
+            self.last.bias[2:4] = -4.0  # a narrow posterior
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(x.reshape(-1, 2, 8).mean(2))
@@ -98,7 +99,8 @@ def test_the_mixture_has_the_spread_of_its_groups() -> None:
     means = pair.encode(pair.partition.observe(x))["z"].mean
     for number in range(2):
         own = means[(prior.means[number, 0] > 0.5) == (means[:, 0] > 0.5)]
-        torch.testing.assert_close(prior.scales[number], own.std(0).clamp(min=0.005), rtol=0.05, atol=2e-3)
+        width = pair.encode(pair.partition.observe(x))["z"].variance[0]
+        torch.testing.assert_close(prior.scales[number], (own.var(0) + width).sqrt(), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("networks", ["small", "paper"])
@@ -110,6 +112,53 @@ def test_the_class_that_stock_encoders_say_is_that_of_the_fit(networks: str) -> 
     x = images()[0].repeat_interleave(2, 2).repeat_interleave(2, 3)
     classes = start_mixture(pair, x)
     assert torch.equal(pair.classify(partition.observe(x))["z"].probs.argmax(1), classes)
+
+
+def test_a_start_makes_the_bound_no_worse_where_dimensions_are_unused() -> None:
+    """Posteriors of width 1 with equal means: what a class has to cover is their width."""
+    pair = make()
+    with torch.no_grad():
+        encoder: Any = pair.guide.encoders["z"]
+        encoder.last.bias[2:4] = 0.5413  # the raw value of a scale of 1
+        encoder.last.weight[1] = 0.0
+    x, _ = images()
+    obs = pair.partition.observe(x)
+    objective = ip.make_objective("elbo")
+    before = objective.terms(pair.model, pair.guide, obs)["kl/z"]
+    start_mixture(pair, x)
+    after = objective.terms(pair.model, pair.guide, obs)["kl/z"]
+    assert after < before
+    assert after / len(x) < 1.0
+
+
+class Wider(nn.Module):
+    """Its hidden layer is as wide as its output, which a rectifier makes no sum of linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 7), nn.ReLU(), nn.Linear(7, 7), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_an_encoder_that_ends_otherwise_keeps_its_class() -> None:
+    prior = {"mixture": {"components": GROUPS, "y": "enumerate"}}
+    pair = ip.make_pair(
+        ip.Partition({"z": ip.Block(2, prior=prior)}, {"x": ip.Observation()}),
+        SHAPE,
+        networks={"encoders": {"z": Wider()}},
+    )
+    x, _ = images()
+    obs = pair.partition.observe(x)
+    before = pair.classify(obs)["z"].probs
+    start_mixture(pair, x)
+    assert torch.equal(pair.classify(obs)["z"].probs, before)
+
+
+def test_means_that_are_alike_are_said_to_be() -> None:
+    with pytest.raises(DataError, match="the means of 'z' fall into fewer than 3 clusters"):
+        start_mixture(make(), torch.zeros(9, *SHAPE))
 
 
 def test_how_many_classes_are_in_use() -> None:
@@ -131,6 +180,7 @@ def test_how_many_classes_are_in_use() -> None:
             "how must be one of 'kmeans', 'gaussian_mixture'; got 'kmean'. Did you mean",
         ),
         ({"batch": torch.zeros(2, *SHAPE)}, DataError, "there are 2 samples and 3 classes; give as many samples"),
+        ({"batch": torch.zeros(0, *SHAPE)}, DataError, "there are 0 samples and 3 classes; give as many samples"),
     ],
 )
 def test_what_cannot_be_started(change: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -146,6 +196,11 @@ def test_a_pair_without_a_mixture_has_nothing_to_start() -> None:
         start_mixture(pair, images()[0])
     with pytest.raises(DeclarationError, match="mixture_start=1 starts the mixture of a block whose class is a latent"):
         ip.fit(pair, images()[0], steps=2, mixture_start=1, device="cpu", progress=False)
+
+
+def test_too_few_samples_are_found_before_the_first_step() -> None:
+    with pytest.raises(DataError, match="there are 2 samples and 3 classes"):
+        ip.fit(make(), images()[0][:2], steps=100, batch_size=2, mixture_start=99, device="cpu", progress=False)
 
 
 @pytest.mark.parametrize("value", [-1, 5, True, 1.5])

@@ -322,7 +322,7 @@ def gather(plan: Mapping[str, Task], options: argparse.Namespace) -> None:
     claims += spreads(sweep(found, plan, "beta"))
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw(plan, found)
-    print(results_file.write("experiment1", COMMAND, claims, notes(found), machine=machine))
+    print(results_file.write("experiment1", COMMAND, claims, notes(plan, found), machine=machine))
     rows = []
     for name, task in plan.items():
         if name in found and (task.change or name == "best"):
@@ -449,7 +449,7 @@ def matrix(name: str, found: Mapping[str, list[dict[str, Any]]], probe: str = "m
     return [*lines, ""]
 
 
-def notes(found: Mapping[str, list[dict[str, Any]]]) -> str:
+def notes(plan: Mapping[str, Task], found: Mapping[str, list[dict[str, Any]]]) -> str:
     """What stands below the table in RESULTS.md."""
     best = found["best"][0]
     lines = [
@@ -472,8 +472,13 @@ def notes(found: Mapping[str, list[dict[str, Any]]]) -> str:
         "digit_kept",
         "digit_crossed",
     )
-    for name, title in (("paper", "the paper's recipe, here"), ("best", "the recipe `experiment1`")):
+    whole = ip.load_recipe(shipped_recipes()["paper_experiment1"]).settings.steps
+    for name, title in (
+        ("paper", f"the paper's recipe, {{steps:,}} of its {whole:,} steps"),
+        ("best", "the recipe `experiment1`, {steps:,} steps"),
+    ):
         if name in found:
+            title = title.format(steps=plan[name].recipe["training"]["steps"]) + f", seeds: {len(found[name])}"
             values = [two_block(e) for e in found[name]]
             means = " | ".join(f"{statistics.mean(value[key] for value in values):.3f}" for key in keys)
             lines.append(f"| {title} | {means} |")
