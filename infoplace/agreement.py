@@ -71,14 +71,16 @@ class Agreement(Objective):
 
         ``D + entropy H(Y|X) + balance (log k - H(Y))``
 
-    times the number of images. The terms are ``"disagreement/<site>"``, ``"class_entropy/<site>"`` and ``"balance/<site>"``.
+    times the number of images. Versions are read in evaluation mode. The terms are ``"disagreement/<site>"``,
+    ``"class_entropy/<site>"`` and ``"balance/<site>"``.
 
     Hu et al., 2017, "Learning discrete representations via information maximizing self-augmented training", equations 3 and 5;
     the defaults are theirs. There, the versions are made by a transform alone.
 
     Args:
         site: the class's site: ``<block>_y`` of a block whose prior draws its class.
-        observation: the observation of which versions are made.
+        observation: the observation of which versions are made: one that the class's encoder reads, or else every version
+            looks alike to it.
         redraw: the latent sites to draw anew; empty for versions by ``view`` alone.
         view: a transform's spec; None for versions by ``redraw`` alone.
         entropy: the weight of ``H(Y|X)``, at least 0.
@@ -117,6 +119,12 @@ class Agreement(Objective):
                 f"{label(self)}: there is nothing that makes a version of an image; say redraw=['z_l'] (the blocks that the "
                 "class should not hang on), view={'affine': {}}, or both"
             )
+        own = [name for name in redraw if name == site or site == f"{name}_y"]
+        if own:
+            raise DeclarationError(
+                f"{label(self)}: redraw names {own[0]!r}, which is what {site!r} is the class of; name the other blocks, whose "
+                "change should not matter"
+            )
         self.site = site
         self.observation = observation
         self.redraw = list(redraw)
@@ -131,7 +139,10 @@ class Agreement(Objective):
         target = probabilities.detach()
         disagreements = []
         for version in self._versions(evidence):
-            posterior = evidence.source.posteriors({self.observation: version})[self.site]
+            # An encoder that reads an observation's second draw reads the version in its place.
+            names = (self.observation, self.observation + "_read")
+            seen = {name: version for name in names if name in evidence.source.observations}
+            posterior = evidence.source.posteriors(seen)[self.site]
             log_q = posterior.logits.log_softmax(-1)
             # Particles share their images' versions.
             log_q = log_q.repeat(len(target) // len(log_q), 1)

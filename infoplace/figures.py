@@ -12,7 +12,7 @@ from torch import Tensor
 
 from infoplace import plots
 from infoplace.distributions import make_prior
-from infoplace.errors import DataError
+from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
 from infoplace.files import make_folder
 from infoplace.metrics import ClusteringTable, clustering
 from infoplace.pair import Pair, evaluating, seeded
@@ -122,11 +122,22 @@ def cluster_images(
     >>> cluster_images(make_pair(Partition(blocks, {"x": Observation()}), (1, 8, 8)), "x", "z_g", rows=2).shape
     torch.Size([3, 2, 4, 1, 8, 8])
     """
-    count = class_blocks(pair)[block]
+    known = class_blocks(pair)
+    if block not in known:
+        raise DeclarationError(
+            f"{block!r} is no block whose prior draws a class.{did_you_mean(block, known)} Those are {join_names(known)}"
+        )
+    if name not in pair.partition.observations or block not in (pair.partition.observations[name].blocks or ()):
+        hanging = [other for other, item in pair.partition.observations.items() if block in (item.blocks or ())]
+        raise DeclarationError(
+            f"{name!r} is no observation that hangs on {block!r}.{did_you_mean(name, hanging)} Those are {join_names(hanging)}"
+        )
+    count = known[block]
     others = [other for other in pair.partition.observations[name].blocks or () if other != block]
     rows = rows if others else 1
     # Distributions take no generator, so one draw of it seeds a fork of the global state.
-    seed = int(torch.randint(2**62, (1,), generator=generator))
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
     classes = torch.arange(count, device=pair.device).repeat_interleave(columns)
     prior: Any = pair.model.priors[block]
     with evaluating(pair):

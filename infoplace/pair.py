@@ -111,7 +111,9 @@ class _Model(_Named):
                 if spec.draws_class:
                     site = class_name(name)
                     values[site] = pyro.sample(site, prior.class_prior(), infer={"beta": spec.class_beta})
-                    prior.advance()
+                    if count is not None:
+                        # Draws from the prior alone are no training.
+                        prior.advance()
                     distribution = prior.given(values[site])
                 else:
                     distribution = prior()

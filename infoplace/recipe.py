@@ -84,7 +84,8 @@ class Settings:
         start = self.mixture_start
         if start is not None and (isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < self.steps):
             raise DeclarationError(
-                f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), or left out; got {start!r}"
+                f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), or left out; got {start!r}; "
+                f"on the command line, --set mixture_start={self.steps // 4} or --set mixture_start=null"
             )
         for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("mixture_fit", MIXTURE_FITS)):
             value = getattr(self, key)

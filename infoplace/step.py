@@ -45,15 +45,15 @@ class CompiledLoss(nn.Module):
     nats, summed over the batch, differentiable. In training mode with gradients enabled it takes a step of the objective's
     schedule. Its parameters are the pair's and the objective's own.
 
-    A graph is traced for each shape of the observations, and for training and evaluation mode; batches of one size (a
-    loader with ``drop_last=True``) need one.
+    A graph is traced for each shape of the observations, for training and evaluation mode, with and without gradients, and
+    for each precision of autocast; batches of one size (a loader with ``drop_last=True``) need one.
     """
 
     def __init__(self, pair: Pair, objective: Objective, backend: str | Callable[..., Any]) -> None:
         super().__init__()
         self.loss = _Loss(pair, objective)
         self.backend = backend
-        self._graphs: dict[tuple[_Layout, tuple[bool, ...]], Callable[..., Any]] = {}
+        self._graphs: dict[tuple[_Layout, torch.dtype | None, tuple[bool, ...]], Callable[..., Any]] = {}
 
     @property
     def objective(self) -> Objective:
@@ -112,7 +112,9 @@ class CompiledLoss(nn.Module):
         parameters, buffers, observations, levels = inputs
         layout = tuple((name, value.shape, value.dtype, value.device) for name, value in observations.items())
         # Where a loss switches gradients off for a part of it, the graph switches them on again as they were when traced.
-        key = (layout, (torch.is_grad_enabled(), *(module.training for module in self.modules())))
+        kind = self.loss.pair.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        key = (layout, precision, (torch.is_grad_enabled(), *(module.training for module in self.modules())))
         if key not in self._graphs:
             # The trace draws, and Pyro's store would keep its swapped parameters; validation would read values.
             with (

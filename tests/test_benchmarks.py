@@ -318,7 +318,7 @@ def test_a_folder_of_other_settings_is_refused(experiment2, tmp_path):
     experiment2.check_settings(tmp_path, settings)
     experiment2.write_json(tmp_path / "settings.json", settings)
     experiment2.check_settings(tmp_path, settings)
-    with pytest.raises(SystemExit, match=r"a run of other settings \(images, effort\); remove it, or choose another"):
+    with pytest.raises(SystemExit, match=r"images: 600 there, 700 now; effort: 1.0 there, 0.5 now\); repeat"):
         experiment2.check_settings(tmp_path, {**settings, "images": 700, "effort": 0.5})
 
 

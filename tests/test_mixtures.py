@@ -669,13 +669,20 @@ class TestTemperature:
         pair = make(vectors(mixture("gumbel", **ANNEALED))).float()
         observations = {name: value.float() for name, value in observed(pair).items()}
         for _ in range(3):
-            ip.make_objective("elbo").terms(pair.model, pair.guide, observations)
+            ip.make_objective("elbo").differentiable_loss(pair.model, pair.guide, observations)
         assert "guide.class_posteriors.z.drawn" in pair.state_dict()
         torch.set_default_dtype(torch.float32)
         loaded = ip.load_pair(pair.save(tmp_path / "run"), linear(pair.partition, (DATA,)))
         assert temperature_of(loaded) == pytest.approx(2.0 * 0.25**0.75, rel=1e-5)
-        ip.make_objective("elbo").terms(loaded.model, loaded.guide, observations)
+        ip.make_objective("elbo").differentiable_loss(loaded.model, loaded.guide, observations)
         assert temperature_of(loaded) == pytest.approx(0.5)
+
+    def test_a_look_without_gradients_and_draws_from_the_prior_alone_do_not_count(self):
+        pair = make(vectors(mixture("gumbel", **ANNEALED)))
+        ip.make_objective("elbo").terms(pair.model, pair.guide, observed(pair))
+        pair.model(None, size=3)
+        counters = [value for name, value in pair.named_buffers() if name.endswith("drawn")]
+        assert [value.item() for value in counters] == [0.0, 0.0]
 
     def test_a_state_dict_and_a_copy_carry_it(self):
         pair, other = (make(vectors(mixture("gumbel", **ANNEALED))) for _ in range(2))

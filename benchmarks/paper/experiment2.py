@@ -59,7 +59,7 @@ PAPER = {
     "ours_paper_k30": "58.2 ± 5.6",
     "dec_hog_k10": "11.9 ± 0.4",
     "imsat_hog_k10": "57.3 ± 3.9",
-    "acol_gar_k30": "76.8 ± 1.3",
+    "acol_gar_k10": "76.8 ± 1.3",
 }
 """The paper's Table 1, of SVHN, in percent, at the row that is most alike."""
 MNIST = {"dec": 0.843, "imsat": 0.984, "acol_gar": 0.983}
@@ -288,8 +288,11 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))
         differ = [key for key in settings if there.get(key) != settings[key]]
         if differ:
+            plain = [key for key in differ if key not in ("recipe", "estimator")]
+            short = "; ".join(f"{key}: {there.get(key)} there, {settings[key]} now" for key in plain)
             raise SystemExit(
-                f"{folder} holds a run of other settings ({', '.join(differ)}); remove it, or choose another folder with --runs"
+                f"{folder} holds a run of other settings ({short or ', '.join(differ)}); repeat the options that it was made "
+                "with, or choose another folder with --runs"
             )
 
 

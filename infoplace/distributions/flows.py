@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from infoplace.distributions.likelihoods import check_integer
+from infoplace.distributions.likelihoods import check_integer, full_precision
 from infoplace.distributions.priors import Prior, register_prior
 from infoplace.errors import DeclarationError, PluginError, did_you_mean, join_names
 
@@ -132,25 +130,18 @@ class _FlowDistribution(TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         drawn = self.base.rsample(Size(sample_shape))
-        with _full_precision(drawn):
+        with full_precision(drawn):
             return self.transform.inv(drawn)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        with _full_precision(value):
+        with full_precision(value):
             mapped, log_determinant = self.transform.call_and_ladj(value)
             return self.base.log_prob(mapped) + log_determinant
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> TorchDistributionMixin:
         return _FlowDistribution(self.base.expand(Size(batch_shape)), self.transform, self._validate_args)
-
-
-@contextmanager
-def _full_precision(value: Tensor) -> Iterator[None]:
-    """Without autocast: in its few digits a transform and the logarithm of its determinant would part."""
-    with torch.autocast(value.device.type, enabled=False):
-        yield
 
 
 def _zuko() -> Any:

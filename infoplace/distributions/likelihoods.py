@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 import torch
@@ -262,6 +263,13 @@ def describe_likelihood(name: str) -> Description:
       from infoplace.distributions.likelihoods.BernoulliLikelihood
     """
     return _likelihoods.describe(name)
+
+
+@contextmanager
+def full_precision(value: Tensor) -> Iterator[None]:
+    """Without autocast on the device of ``value``: its few digits are for networks, not for densities."""
+    with torch.autocast(value.device.type, enabled=False):
+        yield
 
 
 def bounded_exp(raw: Tensor, least: float, most: float, start: float) -> Tensor:

@@ -12,9 +12,9 @@ from torch.distributions import kl_divergence, register_kl
 from torch.distributions.utils import clamp_probs
 from torch.nn import functional as F
 
-from infoplace.distributions.likelihoods import bounded_exp, bounded_exp_inverse, check_integer
+from infoplace.distributions.likelihoods import bounded_exp, bounded_exp_inverse, check_integer, full_precision
 from infoplace.distributions.priors import Prior, register_prior
-from infoplace.errors import DeclarationError, join_names
+from infoplace.errors import DeclarationError, did_you_mean, join_names
 
 __all__ = ["GumbelSoftmax", "MixturePrior", "StraightThroughGumbelSoftmax"]
 
@@ -38,11 +38,16 @@ class GumbelSoftmax(RelaxedOneHotCategorical):
     0.1201
     """
 
+    def rsample(self, sample_shape: torch.Size = _NO_SAMPLES) -> Tensor:
+        # At a low temperature an entry underflows to 0, where the density is no number.
+        return clamp_probs(super().rsample(sample_shape))
+
 
 class StraightThroughGumbelSoftmax(GumbelSoftmax):
     """As :class:`GumbelSoftmax`, with its draws rounded to one class; gradients are those of the relaxed draw.
 
-    The density of a draw is that of the relaxed one that it was rounded from.
+    The density of a draw is that of the relaxed one that it was rounded from. Pyro has the same, with an autograd function
+    whose gradient a traced and compiled loss would lose.
 
     >>> y = StraightThroughGumbelSoftmax(torch.tensor(0.4), logits=torch.zeros(5, 3)).rsample()
     >>> y.detach().sum(-1)
@@ -50,7 +55,7 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
     """
 
     def rsample(self, sample_shape: torch.Size = _NO_SAMPLES) -> Tensor:
-        relaxed = clamp_probs(super().rsample(sample_shape))
+        relaxed = super().rsample(sample_shape)
         rounded = F.one_hot(relaxed.argmax(-1), relaxed.shape[-1]).to(relaxed)
         draw = relaxed + (rounded - relaxed).detach()
         # A tensor's own attribute goes with it from the guide to the model.
@@ -102,8 +107,9 @@ class MixturePrior(Prior):
         y_beta: multiplies the objective's weight on ``KL(q(y|x) || p(y))``, at least 0; not for ``"marginal"``. It travels
             on the site as ``infer={"beta": y_beta}``.
         temperature: of the relaxed draws, above 0; only for ``"gumbel"``, 0.4 if left out.
-        final_temperature: what the temperature falls to, geometrically, over ``anneal_steps``; left out, it is constant.
-        anneal_steps: over how many runs of the guide in training the temperature falls; looking at posteriors is none.
+        final_temperature: what the temperature goes to, geometrically, over ``anneal_steps``; left out, it is constant.
+        anneal_steps: over how many runs of the guide in training the temperature goes there; looking at posteriors or at the loss
+            without gradients is none.
         straight_through: whether relaxed draws are rounded to one class, their gradients kept.
 
     Raises:
@@ -126,7 +132,9 @@ class MixturePrior(Prior):
     def __post_init__(self) -> None:
         check_integer(self, "components", least=2, instead="; for one normal use 'standard_normal'")
         if self.y not in WAYS:
-            raise DeclarationError(f"mixture: y must be one of {join_names(WAYS)}; got {self.y!r}")
+            raise DeclarationError(
+                f"mixture: y must be one of {join_names(WAYS)}; got {self.y!r}.{did_you_mean(str(self.y), WAYS)}"
+            )
         self._check_amount("y_beta", zero=True)
         if self.y == "marginal" and self.y_beta != 1.0:
             raise DeclarationError(
@@ -223,7 +231,8 @@ class _NormalMixture(nn.Module):
 
     def given(self, y: Tensor) -> TorchDistributionMixin:
         if y.is_floating_point():
-            return Normal(y @ self.means, y @ self.scales).to_event(1)
+            with full_precision(y):
+                return Normal(y @ self.means, y @ self.scales).to_event(1)
         return Normal(self.means[y], self.scales[y]).to_event(1)
 
     def responsibilities(self, z: Tensor) -> TorchDistributionMixin:
@@ -249,7 +258,7 @@ class _Exact(nn.Module):
 
 
 class _Relaxed(nn.Module):
-    """Relaxed draws whose temperature falls with every draw in training."""
+    """Relaxed draws whose temperature changes with every draw in training."""
 
     drawn: Tensor
 
@@ -270,6 +279,6 @@ class _Relaxed(nn.Module):
         return relaxed(self.temperature(logits), logits=logits)
 
     def advance(self) -> None:
-        """Count a draw, in training."""
-        if self.training and self.steps:
+        """Count a draw, in training: not where gradients are switched off, for a look at the loss."""
+        if self.training and self.steps and torch.is_grad_enabled():
             self.drawn += 1
