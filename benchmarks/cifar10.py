@@ -86,7 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", default="cifar10", help="the set's name or its folder")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10"))
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 5.0, 20.0])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     claims = []
