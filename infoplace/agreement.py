@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from infoplace.errors import DeclarationError, did_you_mean, join_names
 from infoplace.evidence import Evidence, Latent, Term
+from infoplace.names import READ_SUFFIX, class_name
 from infoplace.objectives import Objective, amount, check, label, register_objective
 from infoplace.transforms import make_transform
 
@@ -119,7 +120,7 @@ class Agreement(Objective):
                 f"{label(self)}: there is nothing that makes a version of an image; say redraw=['z_l'] (the blocks that the "
                 "class should not hang on), view={'affine': {}}, or both"
             )
-        own = [name for name in redraw if name == site or site == f"{name}_y"]
+        own = [name for name in redraw if name == site or site == class_name(name)]
         if own:
             raise DeclarationError(
                 f"{label(self)}: redraw names {own[0]!r}, which is what {site!r} is the class of; name the other blocks, whose "
@@ -140,7 +141,7 @@ class Agreement(Objective):
         disagreements = []
         for version in self._versions(evidence):
             # An encoder that reads an observation's second draw reads the version in its place.
-            names = (self.observation, self.observation + "_read")
+            names = (self.observation, self.observation + READ_SUFFIX)
             seen = {name: version for name in names if name in evidence.source.observations}
             posterior = evidence.source.posteriors(seen)[self.site]
             log_q = posterior.logits.log_softmax(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -11,13 +10,15 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
 from infoplace.distributions import make_prior
-from infoplace.errors import DataError, DeclarationError, PluginError, did_you_mean, join_names
-from infoplace.pair import Pair, evaluating
+from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
+from infoplace.modes import evaluating
+from infoplace.pair import Pair
 from infoplace.recipe import MIXTURE_FITS
 
 __all__ = ["check_start", "clusters_used", "start_mixture"]
 
 _CHUNK = 512
+_USER = "starting a mixture"
 
 
 def start_mixture(
@@ -91,7 +92,7 @@ def check_start(pair: Pair, block: str, samples: int) -> None:
     if samples < count:
         raise DataError(f"there are {samples} samples and {count} classes; give as many samples as classes, or more")
     for module in ("sklearn.cluster", "threadpoolctl"):
-        _imported(module)
+        import_optional(module, _USER)
 
 
 def clusters_used(pair: Pair, batch: Tensor | dict[str, Tensor], seed: int = 0) -> dict[str, int]:
@@ -174,24 +175,17 @@ def _encoded(
     return Normal(torch.cat(means), torch.cat(scales)), torch.cat(read) if last else torch.empty(0), last
 
 
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise PluginError(
-            "starting a mixture needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'"
-        ) from error
-
-
 def _fitted(how: str, means: Tensor, count: int, seed: int, block: str) -> Tensor:
     points = means.double().cpu().numpy()
     if how == "gaussian_mixture":
-        model = _imported("sklearn.mixture").GaussianMixture(count, covariance_type="diag", n_init=3, random_state=seed)
+        model = import_optional("sklearn.mixture", _USER).GaussianMixture(
+            count, covariance_type="diag", n_init=3, random_state=seed
+        )
     else:
-        model = _imported("sklearn.cluster").KMeans(count, n_init=10, random_state=seed)
+        model = import_optional("sklearn.cluster", _USER).KMeans(count, n_init=10, random_state=seed)
     # One thread: sums over several are not the same in every run.
-    with _imported("threadpoolctl").threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("error", _imported("sklearn.exceptions").ConvergenceWarning)
+    with import_optional("threadpoolctl", _USER).threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("error", import_optional("sklearn.exceptions", _USER).ConvergenceWarning)
         try:
             labels = model.fit_predict(points)
         except UserWarning as warning:

@@ -8,7 +8,9 @@ They are no ``ValueError``, because Pyro's handlers would append a page of shape
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "DataError",
@@ -20,6 +22,7 @@ __all__ = [
     "UnknownNameError",
     "check_keys",
     "did_you_mean",
+    "import_optional",
     "join_names",
 ]
 
@@ -71,6 +74,30 @@ def did_you_mean(name: object, options: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def import_optional(module: str, user: str, package: str = "scikit-learn", extra: str = "metrics") -> Any:
+    """A module of a package that comes with one of infoplace's extras.
+
+    Args:
+        module: the module's name.
+        user: what needs it, as the message's subject.
+        package: what the module is of.
+        extra: the extra that brings it.
+
+    Raises:
+        PluginError: it is not installed; the message says what to type.
+
+    >>> import_optional("no_such_module", "clustering")
+    Traceback (most recent call last):
+    infoplace.errors.PluginError: clustering needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PluginError(
+            f"{user} needs {package}, which is not installed; type: pip install 'infoplace[{extra}]'"
+        ) from error
 
 
 def check_keys(given: Iterable[object], known: Iterable[str], where: str) -> None:

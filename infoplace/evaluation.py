@@ -36,7 +36,8 @@ from infoplace.metrics import (
     make_metric,
     squared_correlation,
 )
-from infoplace.pair import Pair, evaluating, load_pair, make_pair, seeded
+from infoplace.modes import evaluating
+from infoplace.pair import Pair, load_pair, make_pair, seeded
 from infoplace.probes import Predictor, predictor_for
 from infoplace.recipe import Factor, Recipe, load_recipe
 from infoplace.training import machine

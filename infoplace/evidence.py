@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,11 @@ from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.util import MultiFrameTensor, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import kl_divergence
 
 from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
+from infoplace.modes import evaluating
 
 __all__ = ["Evidence", "Latent", "Observed", "Pass", "Source", "Term"]
 
@@ -104,7 +104,8 @@ class Pass:
 class Source:
     """The model and the guide that were run, for an objective that needs to run them on something else.
 
-    Modules run in evaluation mode here, with gradients as they are.
+    Modules run in evaluation mode here, with gradients as they are: their running statistics and schedules are of the data
+    alone that they are trained on.
     """
 
     model: Callable[..., Any]
@@ -114,30 +115,16 @@ class Source:
 
     def posteriors(self, observations: Mapping[str, Tensor]) -> dict[str, Any]:
         """The guide's distributions, by site, on observations in place of those that were seen."""
-        with _evaluating(self.guide):
+        with evaluating(self.guide):
             trace = poutine.trace(self.guide).get_trace({**self.observations, **observations})
         return {name: site["fn"] for name, site in sample_sites(trace).items()}
 
     def likelihoods(self, held: Mapping[str, Tensor]) -> dict[str, Any]:
         """The model's distributions of what it observes, by site, with some latents held and the others drawn anew."""
-        with _evaluating(self.model):
+        with evaluating(self.model):
             trace = poutine.trace(poutine.condition(self.model, dict(held))).get_trace(self.observations)
         sites = sample_sites(trace)
         return {name: site["fn"] for name, site in sites.items() if name in self.observations}
-
-
-@contextmanager
-def _evaluating(function: Any) -> Iterator[None]:
-    """A module in evaluation mode: its running statistics and schedules are of the data that it is trained on alone."""
-    owner = getattr(function, "__self__", function)
-    modes = {child: child.training for child in owner.modules()} if isinstance(owner, nn.Module) else {}
-    try:
-        for child in modes:
-            child.training = False
-        yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from infoplace.distributions import make_prior
 from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
 from infoplace.files import make_folder
 from infoplace.metrics import ClusteringTable, clustering
-from infoplace.pair import Pair, evaluating, seeded
+from infoplace.modes import evaluating
+from infoplace.pair import Pair, seeded
 
 __all__ = [
     "MOST_CLUSTERS",

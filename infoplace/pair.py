@@ -25,8 +25,10 @@ from torch.nn import functional as F
 from infoplace.distributions import make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, RunFolderError, check_keys, did_you_mean, join_names
 from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
+from infoplace.modes import evaluating
+from infoplace.names import READ_SUFFIX, class_name
 from infoplace.networks import Network, make_network
-from infoplace.partition import READ_SUFFIX, Block, Partition, Shapes, class_name
+from infoplace.partition import Block, Partition, Shapes
 
 __all__ = ["Pair", "load_pair", "make_pair"]
 
@@ -885,15 +887,3 @@ def _with_leading(distribution: Any, leading: Sequence[int]) -> Any:
             restored.__dict__[key] = value.reshape(*leading, *value.shape[1:])
     restored._batch_shape = torch.Size((*leading, *flat[1:]))
     return restored
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule's own mode afterwards."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode

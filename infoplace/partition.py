@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from infoplace.distributions import Likelihood, Prior, make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, check_keys, did_you_mean, join_names
 from infoplace.files import once_each, read_text, read_yaml
+from infoplace.names import READ_SUFFIX, class_name
 from infoplace.transforms import Transform, make_transform
 
 __all__ = ["Block", "Observation", "Partition", "Shapes"]
@@ -23,8 +24,6 @@ __all__ = ["Block", "Observation", "Partition", "Shapes"]
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 """One data shape, or one for each source."""
 
-READ_SUFFIX = "_read"
-CLASS_SUFFIX = "_y"
 _MERMAID_WORDS = frozenset(
     [
         "call",
@@ -43,11 +42,6 @@ _MERMAID_WORDS = frozenset(
 )
 _TAKEN = frozenset(dir(nn.ModuleDict()))
 Item = TypeVar("Item")
-
-
-def class_name(block: str) -> str:
-    """The site of a block's class, where its prior draws one."""
-    return block + CLASS_SUFFIX
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:

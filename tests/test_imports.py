@@ -31,28 +31,30 @@ HEAVY = {
     "zuko",
 }
 
-_PARTITION = {"errors", "files", "registry", "transforms", "distributions"}
-_PAIR = _PARTITION | {"networks", "partition"}
+_PARTITION = {"errors", "names", "files", "registry", "transforms", "distributions"}
+_PAIR = _PARTITION | {"modes", "networks", "partition"}
 _RECIPE = {"errors", "files", "networks", "objectives", "pair", "partition"}
 MAY_IMPORT = {
     "errors": set(),
+    "modes": set(),
+    "names": set(),
     "files": {"errors"},
     "registry": {"errors"},
     "transforms": {"errors", "registry"},
     "distributions": {"errors", "registry"},
     "networks": {"errors", "registry"},
-    "evidence": {"errors"},
+    "evidence": {"errors", "modes"},
     "objectives": {"errors", "registry", "evidence"},
-    "agreement": {"errors", "evidence", "objectives", "transforms"},
+    "agreement": {"errors", "evidence", "names", "objectives", "transforms"},
     "probes": {"errors", "files"},
-    "metrics": {"errors", "evidence", "probes", "registry"},
+    "metrics": {"errors", "evidence", "modes", "probes", "registry"},
     "data": {"errors"},
     "plots": {"errors", "files"},
     "partition": _PARTITION,
     "pair": _PAIR,
     "recipe": _RECIPE,
     "step": {"errors", "objectives", "pair"},
-    "clusters": {"distributions", "errors", "pair", "recipe"},
+    "clusters": {"distributions", "errors", "modes", "pair", "recipe"},
     "training": _RECIPE | {"clusters", "distributions", "recipe", "step"},
 }
 """Each part, and the parts of the package that it may import; its own folder's files always."""

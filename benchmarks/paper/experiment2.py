@@ -40,7 +40,8 @@ from infoplace.data import ImageData, load
 from infoplace.evaluation import class_probabilities, encodings
 from infoplace.figures import cluster_images, image_observation, observed_batches
 from infoplace.metrics.clustering import ClusteringTable, clustering
-from infoplace.pair import evaluating, resolve_device, seeded
+from infoplace.modes import evaluating
+from infoplace.pair import resolve_device, seeded
 
 COMMAND = "python benchmarks/paper/experiment2.py"
 SIZES = (10, 30)

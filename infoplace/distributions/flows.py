@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from infoplace.distributions.likelihoods import check_integer, full_precision
 from infoplace.distributions.priors import Prior, register_prior
-from infoplace.errors import DeclarationError, PluginError, did_you_mean, join_names
+from infoplace.errors import DeclarationError, did_you_mean, import_optional, join_names
 
 __all__ = ["FlowPrior"]
 
@@ -148,11 +147,7 @@ def _zuko() -> Any:
     """zuko, imported without what its import changes: it switches the validation of all of torch's distributions off."""
     settings = {name: vars(Distribution)[name] for name in ("_validate_args", "arg_constraints")}
     try:
-        return importlib.import_module("zuko")
-    except ImportError as error:
-        raise PluginError(
-            "the prior 'flow' needs zuko, which is not installed; type: pip install 'infoplace[flows]'"
-        ) from error
+        return import_optional("zuko", "the prior 'flow'", "zuko", "flows")
     finally:
         for name, value in settings.items():
             setattr(Distribution, name, value)

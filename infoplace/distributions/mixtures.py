@@ -198,7 +198,8 @@ class MixturePrior(Prior):
         return self._relaxed() if self.y == "gumbel" else _Exact()
 
     def _relaxed(self) -> _Relaxed:
-        start = float(self.temperature or _GUMBEL_TEMPERATURE)
+        assert self.temperature is not None  # left out, it was set when the prior was made
+        start = self.temperature
         end = start if self.final_temperature is None else self.final_temperature
         return _Relaxed(start, end, self.anneal_steps, self.straight_through)
 

@@ -12,7 +12,6 @@ A mapping that is fitted on the samples that it is scored on has seen their labe
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, PluginError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
 from infoplace.probes.latents import as_factor, as_latents
 
 __all__ = ["NO_LABEL", "ClusterMap", "ClusteringTable", "clustering", "fit_mapping"]
@@ -279,7 +278,9 @@ def _fit(kind: str, clusters: NDArray[np.int64], labels: NDArray[np.int64], coun
     if kind == "majority":
         named = np.where(counts.sum(0) > 0, names[counts.argmax(0)], _commonest(labels))
         return ClusterMap(kind, tuple(named.tolist()))
-    rows, columns = _module("scipy.optimize", "SciPy").linear_sum_assignment(counts, maximize=True)
+    rows, columns = import_optional("scipy.optimize", "clustering", "SciPy").linear_sum_assignment(
+        counts, maximize=True
+    )
     pairs = {column: names[row] for row, column in zip(rows, columns, strict=True) if counts[row, column]}
     return ClusterMap(kind, tuple(int(pairs[cluster]) if cluster in pairs else None for cluster in range(count)))
 
@@ -300,7 +301,7 @@ def _commonest(labels: NDArray[np.int64]) -> int:
 
 def _agreement(clusters: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, float]:
     """NMI and ARI, which need no mapping."""
-    module = _module("sklearn.metrics", "scikit-learn")
+    module = import_optional("sklearn.metrics", "clustering")
     with warnings.catch_warnings():
         # Of few samples in many clusters it asks whether they are values of a regression.
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
@@ -314,15 +315,6 @@ def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]
     """`sum_b |B_b| / N * |accuracy(B_b) - confidence(B_b)|` over the bins ``((b - 1) / 15, b / 15]``."""
     bins = np.ceil(confidence * CALIBRATION_BINS).clip(1, CALIBRATION_BINS).astype(np.int64) - 1
     return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(bins))
-
-
-def _module(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise PluginError(
-            f"clustering needs {package}, which is not installed; type: pip install 'infoplace[metrics]'"
-        ) from error
 
 
 # ---- reading what was given ------------------------------------------------------------------------------------------

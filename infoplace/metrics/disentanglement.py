@@ -21,7 +21,6 @@ counts as a factor of its own, named ``"ground[0]"`` and so on.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, PluginError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
 from infoplace.probes import squared_correlation
 
 __all__ = ["Array", "CodeScores", "dci", "mig", "sap"]
@@ -354,7 +353,7 @@ def _squared_correlations(codes: NDArray[np.float64], values: NDArray[np.float64
 def _alone(train: NDArray[Any], known: NDArray[Any], test: NDArray[Any], true: NDArray[Any]) -> float:
     """The held-out accuracy of a linear support vector machine."""
     machine = (
-        _scikit_learn("sap", "svm")
+        import_optional("sklearn.svm", "sap")
         .LinearSVC(C=0.01, class_weight="balanced", dual=False, random_state=0)
         .fit(train, known)
     )
@@ -362,21 +361,12 @@ def _alone(train: NDArray[Any], known: NDArray[Any], test: NDArray[Any], true: N
 
 
 def _predictor(kind: str, discrete: bool, seed: int) -> Any:
-    ensemble = _scikit_learn("dci", "ensemble")
+    ensemble = import_optional("sklearn.ensemble", "dci")
     if kind == "boosting":
         boosted = ensemble.GradientBoostingClassifier if discrete else ensemble.GradientBoostingRegressor
         return boosted(random_state=seed)
     forest = ensemble.RandomForestClassifier if discrete else ensemble.RandomForestRegressor
     return forest(30, max_features=None, min_samples_leaf=0.005, random_state=seed)
-
-
-def _scikit_learn(metric: str, module: str) -> Any:
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise PluginError(
-            f"{metric} needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'"
-        ) from error
 
 
 def _concentration(table: NDArray[np.float64]) -> NDArray[np.float64]:

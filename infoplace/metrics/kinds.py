@@ -8,14 +8,13 @@ build one of plain tensors, with only the parts that the metric asks for.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, PluginError, join_names
+from infoplace.errors import DataError, DeclarationError, import_optional, join_names
 from infoplace.metrics.clustering import ClusteringTable, clustering
 from infoplace.metrics.disentanglement import dci, mig, sap
 from infoplace.metrics.likelihood import bits_per_dim, block_kl
@@ -506,12 +505,7 @@ def _check_length(block: str, factor: str, classes: Tensor, labels: Tensor) -> N
 
 
 def _bins(train: Tensor, test: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    try:
-        module = importlib.import_module("sklearn.cluster")
-    except ImportError as error:
-        raise PluginError(
-            "clustering needs scikit-learn, which is not installed; type: pip install 'infoplace[metrics]'"
-        ) from error
+    module = import_optional("sklearn.cluster", "clustering")
     known, new = (values.reshape(len(values), -1).numpy() for values in (train, test))
     fitted = module.KMeans(count, n_init=4, random_state=seed).fit(known)
     return torch.from_numpy(fitted.labels_).long(), torch.from_numpy(fitted.predict(new)).long()

@@ -18,11 +18,12 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import kl_divergence
 
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
 from infoplace.evidence import Latent, Pass, read_pass, sample_sites, trace_pair
+from infoplace.modes import evaluating
 
 __all__ = ["Bound", "KLTable", "bits_per_dim", "block_kl"]
 
@@ -394,18 +395,10 @@ def _normal(distribution: Any) -> dist.Normal | None:
 @contextmanager
 def _measuring(model: Any, guide: Any, observations: Mapping[str, Tensor], seed: int) -> Iterator[None]:
     """Modules in evaluation mode and torch's random state set from ``seed``; both as they were afterwards."""
-    owners = [getattr(part, "__self__", part) for part in (model, guide)]
-    modes = {child: child.training for owner in owners if isinstance(owner, nn.Module) for child in owner.modules()}
     devices = {value.device for value in observations.values() if value.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)):
+    with torch.random.fork_rng(devices=list(devices)), evaluating(model, guide):
         torch.manual_seed(seed)
-        for child in modes:
-            child.training = False
-        try:
-            yield
-        finally:
-            for child, mode in modes.items():
-                child.training = mode
+        yield
 
 
 def _parts(

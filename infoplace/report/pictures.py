@@ -12,7 +12,8 @@ from torch import Tensor
 
 from infoplace.errors import DataError
 from infoplace.figures import MOST_CLUSTERS, class_blocks, cluster_images, decoder_of, image_observation
-from infoplace.pair import Pair, evaluating
+from infoplace.modes import evaluating
+from infoplace.pair import Pair
 from infoplace.plots import cross_decode, latent_variation
 
 __all__ = ["Choice", "Mixtures", "Picture", "RunPictures", "choose_images", "draw"]
