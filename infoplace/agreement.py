@@ -143,7 +143,7 @@ class Agreement(Objective):
             # An encoder that reads an observation's second draw reads the version in its place.
             names = (self.observation, self.observation + READ_SUFFIX)
             seen = {name: version for name in names if name in evidence.source.observations}
-            posterior = evidence.source.posteriors(seen)[self.site]
+            posterior = evidence.source.posteriors(seen, [self.site])[self.site]
             log_q = posterior.logits.log_softmax(-1)
             # Particles share their images' versions.
             log_q = log_q.repeat(len(target) // len(log_q), 1)
@@ -182,7 +182,7 @@ class Agreement(Objective):
                 # A class that is summed over has all its values at once, and what hangs on it is held.
                 if name not in self.redraw and not one.posterior.has_enumerate_support
             }
-            yield view(evidence.source.likelihoods(held)[self.observation].mean)
+            yield view(evidence.source.likelihoods(held, [self.observation])[self.observation].mean)
 
     def _first(self, name: str, latent: Latent, evidence: Evidence) -> Tensor:
         """A latent's value; the first particle's, where several are drawn at once."""

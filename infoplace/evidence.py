@@ -113,18 +113,44 @@ class Source:
     observations: Mapping[str, Tensor]
     """What both were called with, as their one argument; empty where they were called otherwise."""
 
-    def posteriors(self, observations: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The guide's distributions, by site, on observations in place of those that were seen."""
-        with evaluating(self.guide):
-            trace = poutine.trace(self.guide).get_trace({**self.observations, **observations})
-        return {name: site["fn"] for name, site in sample_sites(trace).items()}
+    def posteriors(self, observations: Mapping[str, Tensor], sites: Iterable[str]) -> dict[str, Any]:
+        """The guide's distributions at some sites, on observations in place of those that were seen."""
+        with evaluating(self.guide), _Look(sites) as look:
+            self.guide({**self.observations, **observations})
+        return look.found
 
-    def likelihoods(self, held: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The model's distributions of what it observes, by site, with some latents held and the others drawn anew."""
-        with evaluating(self.model):
-            trace = poutine.trace(poutine.condition(self.model, dict(held))).get_trace(self.observations)
-        sites = sample_sites(trace)
-        return {name: site["fn"] for name, site in sites.items() if name in self.observations}
+    def likelihoods(self, held: Mapping[str, Tensor], sites: Iterable[str]) -> dict[str, Any]:
+        """The model's distributions at some observed sites, with some latents held and the others drawn anew."""
+        with evaluating(self.model), _Look(sites) as look:
+            poutine.condition(self.model, dict(held))(self.observations)
+        return look.found
+
+
+class _Look(Messenger):
+    """Looks at the distributions of some sites, and ends the run as soon as it has seen them all.
+
+    What comes after them costs time and is not asked for: a guide's other encoders, a model's other decoders.
+    """
+
+    def __init__(self, sites: Iterable[str]) -> None:
+        super().__init__()
+        self.missing = set(sites)
+        self.found: dict[str, Any] = {}
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if message["name"] in self.missing:
+            self.missing.remove(message["name"])
+            self.found[message["name"]] = message["fn"]
+            if not self.missing:
+                raise _SeenError
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        super().__exit__(kind, error, traceback)
+        return kind is _SeenError
+
+
+class _SeenError(Exception):
+    """What a look wanted is there."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -387,6 +387,18 @@ class TestInASum:
         )
         assert losses["total"]["loss"] == pytest.approx(losses["bound"]["loss"] + 100 * added, rel=1e-9)
 
+    def test_a_version_runs_the_networks_that_it_needs_and_no_others(self):
+        pair, observations = make_pair()
+        ran = []
+        for kind, modules in (("encoder", pair.guide.encoders), ("decoder", pair.model.decoders)):
+            for name, module in modules.items():
+                module.register_forward_hook(lambda *_, key=f"{kind} {name}": ran.append(key))
+        one = ip.make_objective("agreement", site="c_y", redraw=["s"], view={"blur": {"sigma": 1.0}})
+        one.loss(pair.model, pair.guide, observations)
+        assert ran.count("encoder c") == 3  # the image, its view, and its redrawn version
+        assert ran.count("decoder x") == 2
+        assert ran.count("encoder s") == ran.count("decoder x_hat") == 1
+
     def test_a_warm_up_leaves_it_alone(self):
         pair, observations = make_pair()
         total = ip.make_objective("beta_elbo", beta=2.0, warmup=4) + 5 * ip.make_objective("balance", site="c_y")
