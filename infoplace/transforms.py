@@ -517,6 +517,47 @@ class Mask(Transform):
         return x.masked_fill(pixels.view(len(x), *([1] * (x.ndim - 3)), *pixels.shape[-2:]), 0)
 
 
+@register_transform("cover")
+class Cover(Transform):
+    """Blanks a rectangle in the middle of every image to zero, or with `outside` all but that rectangle.
+
+    The rectangle has the share `width` of the image's width and `height` of its height, in whole pixels, rounded, and at
+    least one. An observation that is covered in the middle says what the surroundings are and nothing of what they surround.
+
+    >>> make_transform("cover", width=0.5, height=1.0)(torch.ones(1, 1, 2, 4))
+    tensor([[[[1., 0., 0., 1.],
+              [1., 0., 0., 1.]]]])
+    """
+
+    width: float = 0.5
+    height: float = 0.5
+    outside: bool = False
+
+    destroys = "the middle"
+    stochastic = False
+    axes = IMAGE
+
+    def __post_init__(self) -> None:
+        self._check_number("width", 0, 1, positive=True)
+        self._check_number("height", 0, 1, positive=True)
+        if not isinstance(self.outside, bool):
+            raise DeclarationError(f"{self._name}: outside must be true or false; got {self.outside!r}")
+        if self.width == self.height == 1:
+            raise DeclarationError(
+                f"{self._name}: width and height are both 1, so nothing or everything is covered; give less"
+            )
+
+    def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        spans = []
+        for side, share in zip(x.shape[-2:], (self.height, self.width), strict=True):
+            length = max(1, round(share * side))
+            start = (side - length) // 2
+            spans.append(slice(start, start + length))
+        inside = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)
+        inside[spans[0], spans[1]] = True
+        return x.masked_fill(~inside if self.outside else inside, 0)
+
+
 # ---- changing values ------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,8 @@ SPECS = [
     "noise",
     "mask",
     {"mask": {"share": 0.25, "n": 2}},
+    "cover",
+    {"cover": {"width": 0.4, "height": 1, "outside": True}},
     "rotate90",
     "channel_shuffle",
     "jitter",
@@ -233,6 +235,9 @@ PARAMETERS = [
     ("patch_shuffle", {"dims": 2}, {"dims": 1}),
     ("mask", {"share": 0.5}, {"share": 0.25}),
     ("mask", {"n": 8}, {"n": 4}),
+    ("cover", {"width": 0.5}, {"width": 0.25}),
+    ("cover", {"height": 0.5}, {"height": 1.0}),
+    ("cover", {"outside": False}, {"outside": True}),
     ("grayscale", {"channels": 3}, {"channels": 1}),
     ("jitter", {}, {"brightness": 0}),
     ("jitter", {}, {"contrast": 0}),
@@ -403,6 +408,13 @@ def test_patch_shuffle_errors() -> None:
         ({"mask": {"share": 0}}, "mask: share must be a number above 0 and at most 1; got 0"),
         ({"mask": {"share": 1.5}}, "mask: share must be a number above 0 and at most 1; got 1.5"),
         ({"mask": {"n": -1}}, "mask: n must be a positive integer; got -1"),
+        ({"cover": {"width": 0}}, "cover: width must be a number above 0 and at most 1; got 0"),
+        ({"cover": {"height": 1.5}}, "cover: height must be a number above 0 and at most 1; got 1.5"),
+        ({"cover": {"outside": 1}}, "cover: outside must be true or false; got 1"),
+        (
+            {"cover": {"width": 1, "height": 1}},
+            "cover: width and height are both 1, so nothing or everything is covered; give less",
+        ),
         ({"blur": {"sigma": 0.0}}, "blur: sigma must be a number above 0; got 0.0"),
         ({"blur": {"sigma": math.inf}}, "blur: sigma must be a number above 0; got inf"),
         ({"blur": {"sigma": math.nan}}, "blur: sigma must be a number above 0; got nan"),
@@ -524,6 +536,17 @@ def test_mask_blanks_the_share_of_patches_asked_for(share: float, hidden: int) -
     if hidden < 16:
         everywhere = per_patch.flatten(1).sum(0).numpy()
         assert scipy.stats.chisquare(everywhere).pvalue > 1e-3
+
+
+def test_cover_blanks_the_middle_or_all_but_it() -> None:
+    x = images(5, (3, 10, 12), dtype=torch.uint8).clamp(min=1)
+    middle = make_transform("cover", width=0.5, height=0.2)(x)
+    rest = make_transform("cover", width=0.5, height=0.2, outside=True)(x)
+    assert rest[:, :, 4:6, 3:9].equal(x[:, :, 4:6, 3:9])
+    assert int((rest != 0).sum()) == 5 * 3 * 2 * 6
+    assert (middle + rest).equal(x)
+    thin = make_transform("cover", width=0.01, height=1.0)(x)
+    assert (thin == 0).any(dim=1).any(dim=1).sum(1).eq(1).all()
 
 
 def test_rotate90_gives_the_four_turns_equally_often() -> None:
@@ -672,7 +695,7 @@ def swirl() -> type[Transform]:
 
 def test_the_stock_transforms_are_listed() -> None:
     stock = (
-        "blur channel_shuffle compose downsample edges grayscale histogram identity jitter mask noise patch_shuffle "
+        "blur channel_shuffle compose cover downsample edges grayscale histogram identity jitter mask noise patch_shuffle "
         "posterize rotate90"
     )
     assert set(stock.split()) <= set(list_transforms())
