@@ -322,7 +322,8 @@ class _SmallTrunk(_Trunk):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         flat = x.flatten(2)
         mean = flat.mean(2)
-        variance = flat.var(2, unbiased=False) + 1e-4
+        # Tensor.var takes some four times as long on a CPU.
+        variance = (flat - mean.unsqueeze(2)).square().mean(2) + 1e-4
         # One spread for all channels keeps the hue of what differs from the mean.
         common = variance.mean(1, keepdim=True).sqrt()
         ones = (1,) * (x.ndim - 2)
