@@ -267,8 +267,11 @@ def test_table_1_has_every_method_with_both_numbers_of_clusters(experiment2):
         "ours", "ours_paper", "ours_without_auxiliary", "dec", "dec_hog", "imsat", "imsat_hog", "acol_gar",
         "kmeans_pixels", "kmeans_pca", "kmeans_z_g",
     )  # fmt: skip
+    told_where_to_look = ("dec_middle", "imsat_middle", "acol_gar_middle", "kmeans_pixels_middle")
     plan, _ = table(experiment2)
-    assert set(plan) == {f"{method}_k{k}" for method in methods for k in (10, 30)}
+    assert set(plan) == {f"{method}_k{k}" for method in (*methods, *told_where_to_look) for k in (10, 30)}
+    plain = experiment2.tasks(experiment2.parsed(["--data", "mnist"]))
+    assert set(plain) == {f"{method}_k{k}" for method in methods for k in (10, 30)}
     swept, _ = table(experiment2, "--sweep")
     trained = [task for task in swept.values() if task.recipe is not None and task.method != "kmeans_z_g"]
     recipes = {json.dumps(ip.Recipe.from_dict(task.recipe).to_dict(), sort_keys=True) for task in trained}
@@ -292,6 +295,15 @@ def test_the_effort_cuts_all_methods_alike(experiment2):
     assert other["ours_without_auxiliary_k10"].recipe == whole["ours_without_auxiliary_k10"].recipe
     copied, _ = table(experiment2, "--copies", "1")
     assert copied["imsat_k10"].estimator["epochs"] * 2 == whole["imsat_k10"].estimator["epochs"]
+
+
+def test_the_middle_is_what_ours_covers(experiment2):
+    _, options = table(experiment2, "--images", "400")
+    data = experiment2.material(options)
+    middle, whole = data.features("middle", "train"), data.features("images", "train")
+    cover = experiment2.recipe_of_ours(options)["partition"]["observations"]["x_s"]["transform"]
+    assert (middle + ip.make_transform(cover)(whole)).equal(whole)
+    assert (middle.amax((0, 1, 2)) > 0).sum() == 16
 
 
 def test_an_effort_that_cannot_be_is_refused(experiment2, capsys):
