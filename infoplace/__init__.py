@@ -38,7 +38,7 @@ from infoplace.objectives import (
     register_objective,
 )
 from infoplace.pair import Pair, load_pair, make_pair
-from infoplace.partition import Block, Observation, Partition
+from infoplace.partition import Block, Covariate, Observation, Partition
 from infoplace.recipe import Recipe, Settings, load_recipe
 from infoplace.step import CompiledLoss, compile
 from infoplace.training import fit, train
@@ -56,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Block",
     "CompiledLoss",
+    "Covariate",
     "DataError",
     "DeclarationError",
     "DiscretizedLogistic",

@@ -288,7 +288,7 @@ def _data_shape(partition: ip.Partition, images: Any) -> Any:
     """The shape of each source: images for the one that no factor is named after."""
     shapes = {
         source: tuple(images.factors[source].shape[1:]) if source in images.factors else images.shape
-        for source in partition.sources
+        for source in partition.modelled_sources
     }
     return shapes if len(shapes) > 1 else images.shape
 

@@ -49,11 +49,18 @@ def image_observation(pair: Pair) -> str:
 
 
 def decoder_of(pair: Pair, name: str) -> Callable[[dict[str, Tensor]], Tensor]:
-    """``{block: [n, dim]}`` to the mean images of an observation, `[n, channels, height, width]` in [0, 1]."""
+    """``{block: [n, dim]}`` to the mean images of an observation, `[n, channels, height, width]` in [0, 1].
+
+    Covariates that the decoder reads are 0 for all of them (the first class, or the number 0).
+    """
+    reference = {
+        other: torch.zeros(1, *covariate.shape, dtype=torch.float32 if covariate.classes is None else torch.int64)
+        for other, covariate in pair.partition.covariates_into(name).items()
+    }
 
     @torch.no_grad()
     def decode(latents: dict[str, Tensor]) -> Tensor:
-        return pair.decode(latents, name).mean.clamp(0, 1)
+        return pair.decode({**reference, **latents}, name).mean.clamp(0, 1)
 
     return decode
 

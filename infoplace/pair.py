@@ -25,10 +25,11 @@ from torch.nn import functional as F
 from infoplace.distributions import make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, RunFolderError, check_keys, did_you_mean, join_names
 from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
+from infoplace.missing import leave_out
 from infoplace.modes import evaluating
 from infoplace.names import READ_SUFFIX, class_name
 from infoplace.networks import Network, make_network
-from infoplace.partition import Block, Partition, Shapes
+from infoplace.partition import Block, Covariate, Partition, Shapes
 
 __all__ = ["Pair", "load_pair", "make_pair"]
 
@@ -104,9 +105,10 @@ class _Model(_Named):
             raise DataError(f"size must be at least 1; got {size}")
         if None not in (count, size) and count != size:
             raise DataError(f"size={size}, and the observations hold {count} samples; leave size out")
+        given = self.covariates(observations)
         values: dict[str, Tensor] = {}
         with pyro.plate(PLATE, size if count is None else count, dim=-1):
-            latents = {}
+            latents = dict(given)
             for name, block in self.partition.blocks.items():
                 prior: Any = self.priors[name]
                 spec = make_prior(block.prior)
@@ -121,24 +123,44 @@ class _Model(_Named):
                     distribution = prior()
                 values[name] = latents[name] = pyro.sample(name, distribution, infer={"beta": block.beta})
             for name, observation in self.partition.observations.items():
-                likelihood = self.likelihood(name, latents)
+                likelihood, value = self.likelihood(name, latents), observations.get(name)
+                if observation.missing and value is not None:
+                    likelihood, value = leave_out(likelihood, value, name)
                 with poutine.scale(scale=observation.weight):
-                    values[name] = pyro.sample(name, likelihood, obs=observations.get(name))
+                    values[name] = pyro.sample(name, likelihood, obs=value)
         return values
 
+    def covariates(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What networks read of the covariates, `[batch, width]` each.
+
+        Raises:
+            DataError: one that is not there.
+        """
+        found = {}
+        for name, covariate in self.partition.covariates.items():
+            if name not in given:
+                raise DataError(
+                    f"the covariate {name!r} is not given, and nothing generates it; pass it beside the others: "
+                    f"{{{name!r}: tensor of shape {['batch', *covariate.shape]}}}"
+                )
+            found[name] = covariate.encode(given[name])
+        return found
+
     def likelihood(self, name: str, latents: Mapping[str, Tensor]) -> TorchDistributionMixin:
-        """``p(observation | its blocks)``; any leading dimensions before `[batch, dim]` are kept."""
+        """``p(observation | its blocks and covariates)``; any leading dimensions before `[batch, dim]` are kept.
+
+        ``latents`` holds the blocks, and the covariates as networks read them.
+        """
         observation = self.partition.observations[name]
-        sizes = [latents[block].shape[:-1] for block in observation.blocks or ()]
+        needed = (*(observation.blocks or ()), *self.partition.covariates_into(name))
+        sizes = [latents[other].shape[:-1] for other in needed]
         try:
             leading = torch.broadcast_shapes(*sizes)
         except RuntimeError as error:
             raise DataError(
                 f"the blocks of {name!r} do not go together: their leading shapes are {[list(size) for size in sizes]}"
             ) from error
-        joined = torch.cat(
-            [latents[b].expand(*leading, latents[b].shape[-1]) for b in observation.blocks or ()], dim=-1
-        )
+        joined = torch.cat([latents[other].expand(*leading, latents[other].shape[-1]) for other in needed], dim=-1)
         output = self.decoders[name](joined.reshape(-1, joined.shape[-1]))
         if isinstance(output, torch.distributions.Distribution):
             return _with_leading(output, leading)
@@ -197,10 +219,14 @@ class _Guide(_Named):
                     f"block {name!r} reads {key!r}, and the observations hold {join_names(observations)}; "
                     "pass what partition.observe(batch) returns"
                 )
-            shape = self.shapes[read]
-            features.append(
-                make_likelihood(self.partition.observations[read].likelihood).encode(observations[key], shape)
-            )
+            features.append(self.partition.observations[read].features(observations[key], self.shapes[read]))
+        for key, covariate in self.partition.covariates_into(name).items():
+            if key not in observations:
+                raise DataError(
+                    f"the encoder of {name!r} reads the covariate {key!r}, and the observations hold "
+                    f"{join_names(observations)}; pass what partition.observe(batch) returns"
+                )
+            features.append(covariate.encode(observations[key]))
         return self.read(name, features)
 
     def read(
@@ -238,7 +264,11 @@ class _BlockEncoder:
         for read in partition.blocks[self.block].reads or ():
             likelihood, shape = make_likelihood(partition.observations[read].likelihood), self.guide.shapes[read]
             drawn = likelihood(torch.zeros(count, *likelihood.raw_shape(shape)), shape).sample()
-            found.append(likelihood.encode(drawn, shape))
+            found.append(partition.observations[read].features(drawn, shape))
+        for covariate in partition.covariates_into(self.block).values():
+            classes = covariate.classes
+            value = torch.randn(count, *covariate.shape) if classes is None else torch.randint(classes, (count,))
+            found.append(covariate.encode(value))
         return tuple(found)
 
 
@@ -355,11 +385,11 @@ class Pair(nn.Module):
         return found
 
     def decode(self, latents: Mapping[str, Tensor], observation: str) -> TorchDistributionMixin:
-        """An observation's likelihood, given the blocks it hangs on.
+        """An observation's likelihood, given the blocks it hangs on, and the covariates that its decoder reads.
 
         Args:
-            latents: ``{block: [..., dim]}``; leading dimensions broadcast. Blocks that the observation does not hang on
-                may be there or not.
+            latents: ``{block: [..., dim]}``, and ``{covariate: [batch, *shape]}`` as a batch holds them; leading dimensions
+                broadcast. What the observation does not hang on may be there or not.
             observation: its name.
 
         Returns:
@@ -372,7 +402,9 @@ class Pair(nn.Module):
         self._check_observation(observation)
         needed = self.partition.observations[observation].blocks or ()
         self._check_latents(latents, needed)
-        return self.model.likelihood(observation, latents)
+        covariates = self.partition.covariates_into(observation)
+        given = self._covariates({name: latents[name] for name in covariates if name in latents}, covariates)
+        return self.model.likelihood(observation, {**latents, **given})
 
     @torch.no_grad()
     def reconstruct(self, observations: Observations, sample: bool = False) -> dict[str, Tensor]:
@@ -411,7 +443,7 @@ class Pair(nn.Module):
             latents = {name: q.sample() if sample else q.mean for name, q in posteriors.items()}
             for block in blocks:
                 latents[block] = self.sample_prior(block, latents[block].shape[0])
-            return self._points(latents)
+            return self._points({**latents, **self.model.covariates(observations)})
 
     @torch.no_grad()
     def sample(self, size: int, /, **held: Tensor) -> dict[str, Tensor]:
@@ -419,7 +451,8 @@ class Pair(nn.Module):
 
         Args:
             size: how many.
-            held: ``block=[size, dim]`` or ``[1, dim]``: the blocks not to draw.
+            held: ``block=[size, dim]`` or ``[1, dim]``: the blocks not to draw; and every covariate, ``[size, *shape]`` or
+                ``[1, *shape]``, as a batch holds it.
 
         Returns:
             ``{observation: [size, *shape]}``: the mean of each likelihood.
@@ -435,6 +468,11 @@ class Pair(nn.Module):
         """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise DeclarationError(f"sample(size) takes a whole number of at least 1; got {size!r}")
+        given = self._covariates(
+            {name: held.pop(name) for name in self.partition.covariates if name in held},
+            self.partition.covariates,
+            size,
+        )
         for name in held:
             self._check_block(name)
         self._check_latents(held, tuple(held))
@@ -448,7 +486,7 @@ class Pair(nn.Module):
                 name: held[name].expand(size, -1) if name in held else self.sample_prior(name, size)
                 for name in self.partition.blocks
             }
-            return self._points(latents)
+            return self._points({**latents, **given})
 
     @torch.no_grad()
     def sample_prior(self, block: str, size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -525,6 +563,32 @@ class Pair(nn.Module):
                 raise DataError(
                     f"{name} is on {value.device} and the pair on {self.device}; move it: {name}.to(pair.device)"
                 )
+
+    def _covariates(
+        self, given: Mapping[str, Tensor], needed: Mapping[str, Covariate], size: int | None = None
+    ) -> dict[str, Tensor]:
+        """What networks read of covariates, checked; for ``size`` samples, where that is said."""
+        found = {}
+        for name, covariate in needed.items():
+            example = ["batch" if size is None else size, *covariate.shape]
+            if name not in given:
+                raise DataError(
+                    f"the covariate {name!r} is not given, and nothing generates it; pass it too: {name}=tensor {example}"
+                )
+            value = given[name]
+            if (
+                not isinstance(value, Tensor)
+                or value.ndim != 1 + len(covariate.shape)
+                or value.shape[1:] != covariate.shape
+            ):
+                got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise DataError(f"the covariate {name!r} must be {example}; got {got}")
+            if size is not None and len(value) not in (1, size):
+                raise DataError(f"the covariate {name!r} has {len(value)} samples; sample({size}) takes {size} or 1")
+            covariate.check(value, name)
+            encoded = covariate.encode(value.to(self.device))
+            found[name] = encoded if size is None else encoded.expand(size, -1)
+        return found
 
     # ---- saving -----------------------------------------------------------------------------------------------------
 
@@ -681,10 +745,11 @@ class _Networks:
         for name, block in self.partition.blocks.items():
             reads = {}
             for read in block.reads or ():
-                likelihood = make_likelihood(self.partition.observations[read].likelihood)
-                reads[read] = tuple(
-                    likelihood.encode(likelihood.round(torch.zeros(1, *shapes[read])), shapes[read]).shape[1:]
-                )
+                observation = self.partition.observations[read]
+                example = make_likelihood(observation.likelihood).round(torch.zeros(1, *shapes[read]))
+                reads[read] = tuple(observation.features(example, shapes[read]).shape[1:])
+            covariates = self.partition.covariates_into(name)
+            reads |= {other: (covariate.width,) for other, covariate in covariates.items()}
             own = self.own["encoders"].get(name)
             prior = make_prior(block.prior)
             outputs = 2 * block.dim + (prior.classes if prior.draws_class else 0)
@@ -702,6 +767,7 @@ class _Networks:
             encoders[name] = own if own is not None else self.network.encoder(reads, outputs)
         for name, observation in self.partition.observations.items():
             inputs = sum(self.partition.blocks[block].dim for block in observation.blocks or ())
+            inputs += sum(covariate.width for covariate in self.partition.covariates_into(name).values())
             raw_shape = make_likelihood(observation.likelihood).raw_shape(shapes[name])
             own = self.own["decoders"].get(name)
             if own is not None:
@@ -847,7 +913,10 @@ def check_observations(
                 f"there is no observation {key!r}.{did_you_mean(key, partition.observed_names)} "
                 f"The observations are {join_names(partition.observed_names)}"
             )
-        shape = shapes[key] if key in shapes else shapes[key.removesuffix(READ_SUFFIX)]
+        if key in partition.covariates:
+            shape = partition.covariates[key].shape
+        else:
+            shape = shapes[key] if key in shapes else shapes[key.removesuffix(READ_SUFFIX)]
         if tuple(value.shape) == shape:
             raise DataError(f"{key} is a single sample of shape {list(shape)}; add the batch dimension: {key}[None]")
         if tuple(value.shape[1:]) != shape:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from infoplace.distributions import Likelihood, Prior, make_likelihood, make_prior
 from infoplace.errors import DataError, DeclarationError, check_keys, did_you_mean, join_names
 from infoplace.files import once_each, read_text, read_yaml
+from infoplace.missing import filled, with_known
 from infoplace.names import READ_SUFFIX, class_name
 from infoplace.transforms import Transform, make_transform
 
-__all__ = ["Block", "Observation", "Partition", "Shapes"]
+__all__ = ["Block", "Covariate", "Observation", "Partition", "Shapes"]
 
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 """One data shape, or one for each source."""
@@ -122,6 +123,8 @@ class Observation:
         of: the observation it is derived from. Left out, the given one, where there is just one.
         likelihood: a registered likelihood: a name, a spec or a :class:`~infoplace.distributions.Likelihood`.
         weight: weights its log-likelihood; above 0.
+        missing: values may be missing: NaN among numbers, -1 among classes. They are left out of the likelihood, which sums or
+            integrates them out, and an encoder reads 0 for them and, beside the values, which of them are there.
         redraw: draw the transform twice: the guide reads ``<name>_read``, the model explains the other draw, so a latent
             cannot spend itself on what differs between draws.
 
@@ -139,6 +142,7 @@ class Observation:
     likelihood: Likelihood | str | Mapping[str, Any] = "discretized_logistic"
     weight: float = 1.0
     redraw: bool = False
+    missing: bool = False
 
     def __post_init__(self) -> None:
         if self.blocks is not None:
@@ -156,6 +160,8 @@ class Observation:
             raise DeclarationError(f"an observation derived of={self.of!r} needs a transform=")
         if not isinstance(self.redraw, bool):
             raise DeclarationError(f"redraw is True or False; got {self.redraw!r}")
+        if not isinstance(self.missing, bool):
+            raise DeclarationError(f"missing is True or False; got {self.missing!r}")
         if self.redraw and self.transform is None:
             raise DeclarationError("redraw=True draws a transform twice, and this observation has none; add transform=")
         weight = _number(self.weight, "an observation's weight")
@@ -187,6 +193,107 @@ class Observation:
             "likelihood": make_likelihood(self.likelihood).to_spec(),
             "weight": self.weight,
             "redraw": self.redraw,
+            "missing": self.missing,
+        }
+
+    def features(self, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """What an encoder reads of its value, `[batch, *shape]`: as the likelihood encodes it, and what is missing of it."""
+        likelihood = make_likelihood(self.likelihood)
+        if not self.missing:
+            return likelihood.encode(value, shape)
+        return with_known(likelihood.encode(filled(value), shape), value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Covariate:
+    """What networks read and nobody generates: the batch of an experiment, a dose, which camera it was.
+
+    Args:
+        classes: how many there are, where it is one of several classes: integers from 0, `[batch]`. Networks read them one-hot.
+        dim: how many numbers there are, where it is a vector: floats `[batch, dim]`. With neither, it is one number: floats
+            `[batch]`.
+        into: the blocks whose encoders read it and the observations whose decoders read it; left out, all of them.
+        source: the key of the batch it comes from; left out, its own name.
+
+    Raises:
+        DeclarationError: a number or name that cannot be, or both ``classes`` and ``dim``.
+
+    >>> Covariate(classes=3).width, Covariate(dim=2).shape, Covariate().shape
+    (3, (2,), ())
+    """
+
+    classes: int | None = None
+    dim: int | None = None
+    into: tuple[str, ...] | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, least in (("classes", 2), ("dim", 1)):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise DeclarationError(f"a covariate's {key} must be a whole number of at least {least}; got {value!r}")
+        if self.classes is not None and self.dim is not None:
+            raise DeclarationError(
+                f"a covariate has classes={self.classes} and dim={self.dim}; give one: classes= for one class of several, "
+                "dim= for a vector of numbers"
+            )
+        if self.into is not None:
+            object.__setattr__(self, "into", _names(self.into, "a covariate's into"))
+        if self.source is not None and not isinstance(self.source, str):
+            raise DeclarationError(f"a covariate's source is one name; got {self.source!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample's value."""
+        return () if self.dim is None else (self.dim,)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a network reads."""
+        return self.classes or self.dim or 1
+
+    def encode(self, value: Tensor) -> Tensor:
+        """What networks read of values `[batch, *shape]`: `[batch, width]`."""
+        if self.classes is None:
+            return value.reshape(len(value), self.width)
+        return (value.unsqueeze(1) == torch.arange(self.classes, device=value.device)).to(torch.get_default_dtype())
+
+    def check_type(self, value: Tensor, name: str) -> None:
+        """Check the type of values, without reading them.
+
+        Raises:
+            DataError: floats for classes, or integers for numbers.
+        """
+        if self.classes is not None and (value.is_floating_point() or value.dtype == torch.bool):
+            raise DataError(f"{name}: a covariate's classes are integers; got {value.dtype}; use {name}.long()")
+        if self.classes is None and not value.is_floating_point():
+            raise DataError(
+                f"{name}: a covariate without classes= is made of floats; got {value.dtype}; use {name}.float(), or declare "
+                "Covariate(classes=...)"
+            )
+
+    def check(self, value: Tensor, name: str) -> None:
+        """Check values `[batch, *shape]`.
+
+        Raises:
+            DataError: another type, NaN, or a class that is not there.
+        """
+        self.check_type(value, name)
+        if self.classes is None:
+            if not value.isfinite().all():
+                raise DataError(f"{name}: a covariate's values must be finite; some are NaN or infinite")
+        elif not ((value >= 0) & (value < self.classes)).all():
+            raise DataError(
+                f"{name}: classes are 0 to {self.classes - 1}; got {value.min().item()} to {value.max().item()}"
+            )
+
+    def to_spec(self) -> dict[str, Any]:
+        """The covariate as plain values, every default resolved."""
+        return {
+            "classes": self.classes,
+            "dim": self.dim,
+            "into": None if self.into is None else list(self.into),
+            "source": self.source,
         }
 
 
@@ -222,6 +329,7 @@ class Partition:
     Args:
         blocks: ``{name: Block}``.
         observations: ``{name: Observation}``.
+        covariates: ``{name: Covariate}``; a batch is then a dict that holds them.
 
     Raises:
         DeclarationError: an unknown, unused, duplicate or bad name, no given observation, a block with nothing to read,
@@ -242,13 +350,21 @@ class Partition:
 
     blocks: Mapping[str, Block]
     observations: Mapping[str, Observation]
+    covariates: Mapping[str, Covariate] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         blocks = _items(self.blocks, "blocks", Block, "ip.Block(64)")
         observations = _items(self.observations, "observations", Observation, 'ip.Observation(blocks=("z",))')
+        covariates = _items(self.covariates, "covariates", Covariate, "ip.Covariate(classes=3)", least=0)
         shared = sorted(set(blocks) & set(observations))
         if shared:
             raise DeclarationError(f"{join_names(shared)} names both a block and an observation; rename one of them")
+        shared = sorted(set(covariates) & {*blocks, *observations})
+        if shared:
+            raise DeclarationError(
+                f"{join_names(shared)} names a covariate and a block or an observation; what is generated is no covariate: "
+                "rename one of them"
+            )
         if all(observation.derived for observation in observations.values()):
             raise DeclarationError(
                 "every observation is derived by a transform, so nothing models the data itself; add one without a "
@@ -256,25 +372,36 @@ class Partition:
             )
         for name, observation in observations.items():
             observations[name] = _resolve_observation(name, observation, blocks, observations)
-            if observation.redraw and name + READ_SUFFIX in {*blocks, *observations}:
+            if observation.redraw and name + READ_SUFFIX in {*blocks, *observations, *covariates}:
                 raise DeclarationError(
                     f"{name + READ_SUFFIX!r} is the name of {name!r}'s second draw (redraw=True); rename that one"
                 )
         object.__setattr__(self, "_order", _derivation_order(observations))
         for name, block in blocks.items():
-            if make_prior(block.prior).draws_class and class_name(name) in {*blocks, *observations}:
+            if make_prior(block.prior).draws_class and class_name(name) in {*blocks, *observations, *covariates}:
                 raise DeclarationError(
                     f"{class_name(name)!r} is the site of the class that {name!r} has (its prior draws one); rename that one"
                 )
             blocks[name] = _resolve_block(name, block, observations)
+        for name, covariate in covariates.items():
+            covariates[name] = _resolve_covariate(name, covariate, blocks, observations)
         object.__setattr__(self, "blocks", _Frozen(blocks))
+        object.__setattr__(self, "covariates", _Frozen(covariates))
         object.__setattr__(self, "observations", _Frozen(observations))
 
     @property
     def sources(self) -> tuple[str, ...]:
         """What a batch must hold: one name means that the batch may be the tensor itself."""
-        found = [o.source for o in self.observations.values() if o.source is not None]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys([*self.modelled_sources, *(str(c.source) for c in self.covariates.values())]))
+
+    @property
+    def modelled_sources(self) -> tuple[str, ...]:
+        """Those that observations come from: what ``data_shape`` says the shapes of."""
+        return tuple(dict.fromkeys(o.source for o in self.observations.values() if o.source is not None))
+
+    def covariates_into(self, name: str) -> dict[str, Covariate]:
+        """The covariates that the encoder of a block, or the decoder of an observation, reads."""
+        return {other: covariate for other, covariate in self.covariates.items() if name in (covariate.into or ())}
 
     # ---- observing --------------------------------------------------------------------------------------------------
 
@@ -288,12 +415,12 @@ class Partition:
         Pyro's validation is on; types always.
 
         Args:
-            batch: `[batch, *data_shape]`, or ``{source: tensor}`` where the partition has several sources. Pixels are
-                floats in [0, 1].
+            batch: `[batch, *data_shape]`, or ``{source: tensor}`` where the partition has several sources or covariates. Pixels
+                are floats in [0, 1].
             generator: the source of randomness; left out, torch's global one.
 
         Returns:
-            ``{observation: [batch, *shape]}``.
+            ``{observation: [batch, *shape]}``, and the covariates.
 
         Raises:
             DataError: a batch that is empty, of the wrong type, incomplete, or (under validation) out of range.
@@ -311,7 +438,7 @@ class Partition:
             base = values[observation.of] if observation.of is not None else given[str(observation.source)]
             if observation.transform is None:
                 if check_values:
-                    likelihood.check(base, name)
+                    likelihood.check(filled(base) if observation.missing else base, name)
                 else:
                     likelihood.check_type(base, name)
                 values[name] = base
@@ -320,6 +447,9 @@ class Partition:
             values[name] = likelihood.round(transform(base, generator=generator))
             if observation.redraw:
                 values[name + READ_SUFFIX] = likelihood.round(transform(base, generator=generator))
+        for name, covariate in self.covariates.items():
+            values[name] = given[str(covariate.source)]
+            (covariate.check if check_values else covariate.check_type)(values[name], name)
         return {name: values[name] for name in self.observed_names}
 
     @property
@@ -328,7 +458,7 @@ class Partition:
         names: list[str] = []
         for name, observation in self.observations.items():
             names += [name, name + READ_SUFFIX] if observation.redraw else [name]
-        return tuple(names)
+        return (*names, *self.covariates)
 
     def read_name(self, name: str) -> str:
         """The key of :meth:`observe` under which an encoder finds an observation: its second draw where it has one."""
@@ -343,7 +473,10 @@ class Partition:
         given = self._sources_of(batch)
         for name, observation in self.observations.items():
             if not observation.derived:
-                make_likelihood(observation.likelihood).check(given[str(observation.source)], name)
+                value = given[str(observation.source)]
+                make_likelihood(observation.likelihood).check(filled(value) if observation.missing else value, name)
+        for name, covariate in self.covariates.items():
+            covariate.check(given[str(covariate.source)], name)
 
     def _sources_of(self, batch: Any) -> Mapping[str, Tensor]:
         sources = self.sources
@@ -410,7 +543,7 @@ class Partition:
         return {name: shapes[name] for name in self.observations}
 
     def _source_shapes(self, data_shape: Shapes) -> dict[str, tuple[int, ...]]:
-        sources = self.sources
+        sources = self.modelled_sources
         if not isinstance(data_shape, Mapping):
             if len(sources) > 1:
                 example = ", ".join(f"{source!r}: (...)" for source in sources)
@@ -441,6 +574,7 @@ class Partition:
         return {
             "blocks": {name: block.to_spec() for name, block in self.blocks.items()},
             "observations": {name: observation.to_spec() for name, observation in self.observations.items()},
+            "covariates": {name: covariate.to_spec() for name, covariate in self.covariates.items()},
         }
 
     @classmethod
@@ -455,13 +589,14 @@ class Partition:
         """
         if not isinstance(spec, Mapping):
             raise DeclarationError(f"a partition is written as {{blocks: ..., observations: ...}}; got {spec!r}")
-        check_keys(spec, ("blocks", "observations"), "a partition")
+        check_keys(spec, ("blocks", "observations", "covariates"), "a partition")
         parts: dict[str, dict[str, Any]] = {}
-        for part, item in (("blocks", Block), ("observations", Observation)):
-            if not isinstance(spec.get(part), Mapping):
-                raise DeclarationError(f"a partition's {part} are written as {{name: {{...}}}}; got {spec.get(part)!r}")
+        for part, item in (("blocks", Block), ("observations", Observation), ("covariates", Covariate)):
+            given = spec.get(part, {} if item is Covariate else None)
+            if not isinstance(given, Mapping):
+                raise DeclarationError(f"a partition's {part} are written as {{name: {{...}}}}; got {given!r}")
             parts[part] = {}
-            for name, fields in spec[part].items():
+            for name, fields in given.items():
                 where = f"{part}.{name}"
                 if not isinstance(fields, Mapping):
                     raise DeclarationError(f"{where} is written as {{key: value}}; got {fields!r}")
@@ -472,7 +607,7 @@ class Partition:
                     parts[part][name] = item(**fields)
                 except DeclarationError as error:
                     raise type(error)(f"{where}: {error}") from error
-        return cls(parts["blocks"], parts["observations"])
+        return cls(parts["blocks"], parts["observations"], parts["covariates"])
 
     def to_json(self) -> str:
         """The canonical spec as JSON text."""
@@ -523,7 +658,7 @@ class Partition:
     # ---- showing ----------------------------------------------------------------------------------------------------
 
     def diagram(self) -> str:
-        """The graph as Mermaid text: blocks are circles, observations boxes, dotted arrows are transforms.
+        """The graph as Mermaid text: blocks are circles, observations boxes, covariates hexagons, dotted arrows transforms.
 
         >>> print(Partition({"z": Block(2)}, {"x": Observation()}).diagram())
         flowchart LR
@@ -538,11 +673,15 @@ class Partition:
             lines.append(f'    {_node(name)}(("{name}<br/>{block.dim} dims{note}"))')
         for name, observation in self.observations.items():
             lines.append(f'    {_node(name)}["{name}<br/>{make_likelihood(observation.likelihood).spec_name}"]')
+        for name, covariate in self.covariates.items():
+            kind = f"{covariate.classes} classes" if covariate.classes else f"{covariate.width} numbers"
+            lines.append(f'    {_node(name)}{{{{"{name}<br/>{kind if covariate.width > 1 else "a number"}"}}}}')
         raw = dict.fromkeys(str(o.source) for o in self.observations.values() if o.derived and o.of is None)
         origins = {source: f"source-{number}" for number, source in enumerate(raw)}
         lines += [f'    {node}[/"{_quoted(source)}"/]' for source, node in origins.items()]
         for name, observation in self.observations.items():
             lines += [f"    {_node(block)} --> {_node(name)}" for block in observation.blocks or ()]
+            lines += [f"    {_node(covariate)} --> {_node(name)}" for covariate in self.covariates_into(name)]
         for name, observation in self.observations.items():
             if observation.transform is not None:
                 label = _quoted(_transform_label(make_transform(observation.transform)))
@@ -576,10 +715,10 @@ def _node(name: str) -> str:
     return f"node-{name}" if name in _MERMAID_WORDS else name
 
 
-def _items(given: Any, part: str, item: type[Item], example: str) -> dict[str, Item]:
-    if not isinstance(given, Mapping) or not given:
+def _items(given: Any, part: str, item: type[Item], example: str, least: int = 1) -> dict[str, Item]:
+    if not isinstance(given, Mapping) or len(given) < least:
         raise DeclarationError(
-            f"a partition's {part} are a dict with at least one entry, {{name: {example}}}; got {given!r}"
+            f"a partition's {part} are a dict{' with at least one entry' if least else ''}, {{name: {example}}}; got {given!r}"
         )
     for name, value in given.items():
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
@@ -609,7 +748,7 @@ def _resolve_observation(
                 f"observation {name!r} is derived of={observation.of!r}, and there is no such observation."
                 f"{did_you_mean(observation.of, observations)} The observations are {join_names(observations)}"
             )
-        return resolved
+        return _missing_alike(name, resolved, observations[observation.of])
     if observation.source is not None:
         return resolved
     if not observation.derived:
@@ -620,7 +759,29 @@ def _resolve_observation(
             f"observation {name!r} is derived by a transform, and there are {len(given)} given observations to derive it "
             f"from ({join_names(given)}); say which with of=..., or take it from the batch with source=..."
         )
-    return dataclasses.replace(resolved, of=given[0])
+    return _missing_alike(name, dataclasses.replace(resolved, of=given[0]), observations[given[0]])
+
+
+def _missing_alike(name: str, observation: Observation, origin: Observation) -> Observation:
+    if origin.missing and not observation.missing:
+        raise DeclarationError(
+            f"observation {name!r} is derived from one whose values may be missing (missing=True), so its own may be, too; "
+            "add missing=True"
+        )
+    return observation
+
+
+def _resolve_covariate(
+    name: str, covariate: Covariate, blocks: Mapping[str, Block], observations: Mapping[str, Observation]
+) -> Covariate:
+    readers = (*blocks, *observations)
+    for reader in covariate.into or ():
+        if reader not in readers:
+            raise DeclarationError(
+                f"covariate {name!r} goes into {reader!r}, and there is no such block or observation."
+                f"{did_you_mean(reader, readers)} There are {join_names(readers)}"
+            )
+    return dataclasses.replace(covariate, into=covariate.into or readers, source=covariate.source or name)
 
 
 def _resolve_block(name: str, block: Block, observations: Mapping[str, Observation]) -> Block:

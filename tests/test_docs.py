@@ -41,6 +41,7 @@ HIDDEN_MODULES = {
     "infoplace.cli",
     "infoplace.data.formats",
     "infoplace.files",
+    "infoplace.missing",
     "infoplace.modes",
     "infoplace.names",
 } | {

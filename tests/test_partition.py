@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from infoplace.distributions import Likelihood, Prior, make_likelihood, make_prior, register_likelihood, register_prior
 from infoplace.errors import DataError, DeclarationError, RunFolderError, UnknownNameError
-from infoplace.partition import Block, Observation, Partition, read_yaml
+from infoplace.partition import Block, Covariate, Observation, Partition, read_yaml
 from infoplace.registry import Registry
 from infoplace.transforms import Transform, compose, make_transform, register_transform
 
@@ -407,7 +407,7 @@ def test_a_spec_is_made_of_plain_values_with_nothing_left_out(make: Callable[[],
     partition = make()
     spec = partition.to_dict()
     assert json.loads(json.dumps(spec)) == yaml.safe_load(yaml.safe_dump(spec)) == spec
-    for part, item in (("blocks", Block), ("observations", Observation)):
+    for part, item in (("blocks", Block), ("observations", Observation), ("covariates", Covariate)):
         for fields in spec[part].values():
             assert list(fields) == [field.name for field in dataclasses.fields(item)]
     assert all(fields["reads"] for fields in spec["blocks"].values())

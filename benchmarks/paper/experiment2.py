@@ -356,6 +356,9 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
+        if there.get("recipe"):
+            # As it would be written today: what had no name yet when it was is as it was.
+            there["recipe"] = json.loads(json.dumps(ip.Recipe.from_dict(there["recipe"]).to_dict()))
         differ = [key for key in settings if there.get(key) != settings[key]]
         if differ:
             plain = [key for key in differ if key not in ("recipe", "estimator")]
