@@ -7,15 +7,17 @@ it one. They are additions: alone they say nothing about the data.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 from torch.nn import functional as F
 
 from infoplace.errors import DeclarationError, did_you_mean, join_names
-from infoplace.evidence import Evidence, Latent, Term
+from infoplace.evidence import Evidence, Latent, Source, Term, sample_sites
+from infoplace.modes import evaluating
 from infoplace.names import READ_SUFFIX, class_name
 from infoplace.objectives import Objective, amount, check, label, register_objective
 from infoplace.transforms import make_transform
@@ -57,7 +59,7 @@ class Balance(Objective):
         """The unevenness at weight 1."""
         probabilities = _class_probabilities(self, self.site, evidence)
         images = len(probabilities) / evidence.particles
-        return {f"balance/{self.site}": Term(_unevenness(probabilities) * images, 1.0)}
+        return {f"balance/{self.site}": Term(unevenness(probabilities) * images, 1.0)}
 
 
 @register_objective("agreement")
@@ -138,54 +140,80 @@ class Agreement(Objective):
         probabilities = _class_probabilities(self, self.site, evidence)
         images = len(probabilities) / evidence.particles
         target = probabilities.detach()
+        latents = {name: self._first(name, one, evidence) for name, one in evidence.passes[0].latents.items()}
         disagreements = []
-        for version in self._versions(evidence):
-            # An encoder that reads an observation's second draw reads the version in its place.
-            names = (self.observation, self.observation + READ_SUFFIX)
-            seen = {name: version for name in names if name in evidence.source.observations}
+        for version in self._versions(evidence.source, latents):
+            seen = self.seen(version, evidence.source.observations)
             posterior = evidence.source.posteriors(seen, [self.site])[self.site]
             log_q = posterior.logits.log_softmax(-1)
             # Particles share their images' versions.
             log_q = log_q.repeat(len(target) // len(log_q), 1)
             disagreements.append(F.kl_div(log_q, target, reduction="batchmean"))
-        logs = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
-        entropy = -(probabilities * logs).sum(-1).mean()
         return {
             f"disagreement/{self.site}": Term(torch.stack(disagreements).mean() * images, 1.0),
-            f"class_entropy/{self.site}": Term(entropy * images, self.entropy),
-            f"balance/{self.site}": Term(_unevenness(probabilities) * images, self.balance),
+            f"class_entropy/{self.site}": Term(mean_entropy(probabilities) * images, self.entropy),
+            f"balance/{self.site}": Term(unevenness(probabilities) * images, self.balance),
         }
 
+    def seen(self, version: Tensor, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A version under the names that encoders find it by: an observation's second draw is replaced too."""
+        names = (self.observation, self.observation + READ_SUFFIX)
+        return {name: version for name in names if name in observations}
+
     @torch.no_grad()
-    def _versions(self, evidence: Evidence) -> Iterator[Tensor]:
-        """The versions of the images, `[batch, *shape]` each: as the model redraws them, and as they are."""
-        if self.observation not in evidence.source.observations:
+    def versions(
+        self, model: Callable[..., Any], guide: Callable[..., Any], observations: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """New versions of observed images, drawn anew at every call, by torch's global random state.
+
+        Args:
+            model: a Pyro model that is called with ``observations``.
+            guide: its guide.
+            observations: `{name: [batch, *shape]}`.
+
+        Returns:
+            By ``view`` and by ``redraw``, as far as they are declared: `[batch, *shape]` each.
+
+        Raises:
+            DeclarationError: see the class.
+        """
+        source = Source(model, guide, observations)
+        latents = {}
+        with evaluating(guide):
+            for name, site in sample_sites(poutine.trace(guide).get_trace(observations)).items():
+                latents[name] = None if site["fn"].has_enumerate_support else site["value"]
+        return list(self._versions(source, latents))
+
+    @torch.no_grad()
+    def _versions(self, source: Source, latents: Mapping[str, Tensor | None]) -> Iterator[Tensor]:
+        """The versions of the images, `[batch, *shape]` each: as they are, and as the model redraws them.
+
+        ``latents`` are the values to hold where they are not redrawn; None, what hangs on what is held.
+        """
+        if self.observation not in source.observations:
             raise DeclarationError(
                 f"{label(self)}: there is no observation {self.observation!r} among what the model is called with "
-                f"({join_names(evidence.source.observations)}); model and guide are called with a dict of observations"
+                f"({join_names(source.observations)}); model and guide are called with a dict of observations"
             )
-        images = evidence.source.observations[self.observation]
+        images = source.observations[self.observation]
         view = make_transform(self.view or "identity")
         if self.view is not None:
             yield view(images)
         if self.redraw:
-            latents = evidence.passes[0].latents
             for name in self.redraw:
                 if name not in latents:
                     raise DeclarationError(
                         f"{label(self)}: redraw names {name!r}, which is no latent site.{did_you_mean(name, latents)} "
                         f"The latent sites: {join_names(latents)}"
                     )
-            held = {
-                name: self._first(name, one, evidence)
-                for name, one in latents.items()
-                # A class that is summed over has all its values at once, and what hangs on it is held.
-                if name not in self.redraw and not one.posterior.has_enumerate_support
-            }
-            yield view(evidence.source.likelihoods(held, [self.observation])[self.observation].mean)
+            held = {name: value for name, value in latents.items() if name not in self.redraw and value is not None}
+            yield view(source.likelihoods(held, [self.observation])[self.observation].mean)
 
-    def _first(self, name: str, latent: Latent, evidence: Evidence) -> Tensor:
-        """A latent's value; the first particle's, where several are drawn at once."""
+    def _first(self, name: str, latent: Latent, evidence: Evidence) -> Tensor | None:
+        """A latent's value; the first particle's, where several are drawn at once; None of a class that is summed over."""
+        if not self.redraw or name in self.redraw or latent.posterior.has_enumerate_support:
+            # A class that is summed over has all its values at once, and what hangs on it is held.
+            return None
         if len(latent.posterior.batch_shape) > latent.kl.ndim:
             raise DeclarationError(
                 f"{label(self)}: the posterior of {name!r} hangs on a class that is summed over, so it has one value a class "
@@ -214,6 +242,13 @@ def _class_probabilities(objective: Objective, site: str, evidence: Evidence) ->
     return torch.cat(found)
 
 
-def _unevenness(probabilities: Tensor) -> Tensor:
+def mean_entropy(probabilities: Tensor) -> Tensor:
+    """``H(Y|X)``, the mean entropy of ``q(y|x)`` `[images, classes]`, in nats."""
+    logs = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+    return -(probabilities * logs).sum(-1).mean()
+
+
+def unevenness(probabilities: Tensor) -> Tensor:
+    """``log k - H(Y)`` of ``q(y|x)`` `[images, classes]`, in nats: 0 where all classes are equally used."""
     shares = probabilities.mean(0).clamp(min=torch.finfo(probabilities.dtype).tiny)
     return math.log(len(shares)) + (shares * shares.log()).sum()

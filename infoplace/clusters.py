@@ -8,16 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
+from torch.nn import functional as F
 
+from infoplace.agreement import Agreement, mean_entropy, unevenness
 from infoplace.distributions import make_prior
 from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
 from infoplace.modes import evaluating
-from infoplace.pair import Pair
+from infoplace.names import class_name
+from infoplace.pair import Pair, seeded
 from infoplace.recipe import MIXTURE_FITS
 
 __all__ = ["check_start", "clusters_used", "start_mixture"]
 
 _CHUNK = 512
+_DRAWS = 4
+"""How often every sample's versions are drawn for a fit by agreement."""
+_STARTS, _EPOCHS, _HEAD_BATCH, _HEAD_WIDTH = 6, 60, 500, 256
+"""The networks that such a fit chooses from, and their training."""
 _USER = "starting a mixture"
 
 
@@ -27,6 +34,7 @@ def start_mixture(
     block: str | None = None,
     how: str = "kmeans",
     seed: int = 0,
+    agreement: Agreement | None = None,
 ) -> Tensor:
     """Start the mixture of a block where its posterior means are: set its classes to a fit of them.
 
@@ -40,14 +48,17 @@ def start_mixture(
         pair: the pair; its prior and encoder are changed in place.
         batch: some thousand samples, `[samples, *data_shape]` or ``{source: tensor}``, on any device.
         block: the block; left out, the one whose prior is a mixture.
-        how: ``"kmeans"`` or ``"gaussian_mixture"`` (diagonal), as scikit-learn fits them.
-        seed: of the fit and of the transforms.
+        how: ``"kmeans"`` or ``"gaussian_mixture"`` (diagonal), as scikit-learn fits them; or ``"agreement"``: the classes of
+            a small network that reads the means and minimises the agreement, over versions of every sample; of several
+            networks, the one with the smallest.
+        seed: of the fit, the transforms and the versions.
+        agreement: what ``how="agreement"`` minimises; its site is the block's class.
 
     Returns:
         The class of each sample under the fit, int64 `[samples]`.
 
     Raises:
-        DeclarationError: no such block, one whose prior is no mixture of normals, or an unknown way.
+        DeclarationError: no such block, one whose prior is no mixture of normals, an unknown way, or no agreement to fit by.
         DataError: fewer samples than classes, or means that fall into fewer clusters.
         PluginError: scikit-learn is not installed.
 
@@ -65,7 +76,16 @@ def start_mixture(
     check_start(pair, block, len(next(iter(batch.values())) if isinstance(batch, dict) else batch))
     count = make_prior(pair.partition.blocks[block].prior).classes
     posterior, inputs, last = _encoded(pair, batch, block, seed)
-    classes = _fitted(how, posterior.mean, count, seed, block)
+    if how == "agreement":
+        if agreement is None or agreement.site != class_name(block):
+            raise DeclarationError(
+                f"how='agreement' fits the classes of {block!r} by what an agreement says of them; pass "
+                f"agreement=ip.make_objective('agreement', site={class_name(block)!r}, ...)"
+            )
+        versions = _means_of_versions(pair, batch, block, seed, agreement)
+        classes = _agreeing(posterior.mean, versions, count, seed, agreement)
+    else:
+        classes = _fitted(how, posterior.mean, count, seed, block)
     one_hot = torch.nn.functional.one_hot(classes, count).to(posterior.mean)
     sizes = one_hot.sum(0).clamp(min=1.0)
     centres = (one_hot.T @ posterior.mean) / sizes[:, None]
@@ -194,6 +214,66 @@ def _fitted(how: str, means: Tensor, count: int, seed: int, block: str) -> Tenso
                 "training, or from more samples"
             ) from warning
     return torch.from_numpy(labels).long().to(means.device)
+
+
+def _means_of_versions(
+    pair: Pair, batch: Tensor | dict[str, Tensor], block: str, seed: int, agreement: Agreement
+) -> Tensor:
+    """The block's means of several versions of every sample, `[samples, versions, dim]`."""
+    generator, means = torch.Generator().manual_seed(seed), []
+    tensors = batch if isinstance(batch, dict) else {pair.partition.sources[0]: batch}
+    with torch.no_grad(), evaluating(pair), seeded(seed, pair.device):
+        for start in range(0, len(next(iter(tensors.values()))), _CHUNK):
+            part = {name: value[start : start + _CHUNK].to(pair.device) for name, value in tensors.items()}
+            observations = pair.partition.observe(part, generator)
+            found = []
+            for _ in range(_DRAWS):
+                for version in agreement.versions(pair.model, pair.guide, observations):
+                    seen = {**observations, **agreement.seen(version, observations)}
+                    found.append(pair.guide.posteriors(block, seen)[0].mean)
+            means.append(torch.stack(found, 1))
+    return torch.cat(means)
+
+
+def _agreeing(means: Tensor, versions: Tensor, count: int, seed: int, agreement: Agreement) -> Tensor:
+    """The classes of the network that agrees best, of several starts; by the objective, which needs no label."""
+    best, classes = float("inf"), torch.zeros(len(means), dtype=torch.int64, device=means.device)
+
+    def loss(own: Tensor, other: Tensor) -> Tensor:
+        disagreement = F.kl_div(other.log_softmax(1), own.softmax(1).detach(), reduction="batchmean")
+        return (
+            disagreement
+            + agreement.entropy * mean_entropy(own.softmax(1))
+            + agreement.balance * unevenness(own.softmax(1))
+        )
+
+    with torch.enable_grad(), seeded(seed, means.device):
+        for _ in range(_STARTS):
+            network = _head(means.shape[1], count).to(means)
+            optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+            size = min(_HEAD_BATCH, len(means))
+            for _ in range(_EPOCHS):
+                order = torch.randperm(len(means), device=means.device)
+                for indices in order[: len(means) // size * size].split(size):
+                    which = torch.randint(versions.shape[1], (size,), device=means.device)
+                    value = loss(network(means[indices]), network(versions[indices, which]))
+                    optimiser.zero_grad()
+                    value.backward()
+                    optimiser.step()
+            network.eval()
+            with torch.no_grad():
+                own = network(means)
+                found = float(sum(loss(own, network(versions[:, which])) for which in range(versions.shape[1])))
+            if found < best:
+                best, classes = found, own.argmax(1)
+    return classes
+
+
+def _head(inputs: int, count: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for size in (inputs, _HEAD_WIDTH):
+        layers += [nn.Linear(size, _HEAD_WIDTH), nn.BatchNorm1d(_HEAD_WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(_HEAD_WIDTH, count))
 
 
 def _fit_last(layers: list[nn.Linear], inputs: Tensor, classes: Tensor, count: int) -> None:

@@ -22,7 +22,7 @@ __all__ = ["Factor", "Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
-MIXTURE_FITS = ("kmeans", "gaussian_mixture")
+MIXTURE_FITS = ("kmeans", "gaussian_mixture", "agreement")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Settings:
         mixture_start: the step, counted from 0, before which every block whose class is a latent variable gets its
             mixture fitted to its posterior means (:func:`infoplace.clusters.start_mixture`); None leaves it to the
             training.
-        mixture_fit: by what: ``"kmeans"`` or ``"gaussian_mixture"``.
+        mixture_fit: by what: ``"kmeans"``, ``"gaussian_mixture"``, or ``"agreement"`` where one is part of the objective.
 
     Raises:
         DeclarationError: a value that cannot be.

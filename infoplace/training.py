@@ -26,6 +26,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from infoplace.agreement import Agreement
 from infoplace.clusters import check_start, clusters_used, start_mixture
 from infoplace.distributions import make_prior
 from infoplace.errors import (
@@ -37,6 +38,7 @@ from infoplace.errors import (
     join_names,
 )
 from infoplace.files import make_folder, read_tensors, replacing, write_tensors
+from infoplace.names import class_name
 from infoplace.objectives import Objective, make_objective
 from infoplace.pair import Pair, check_observations, load_tensors, resolve_device, seeded, tensors_of
 from infoplace.partition import Partition
@@ -239,6 +241,11 @@ def _fit(
         )
     for name in pair.guide.class_posteriors if settings.mixture_start is not None else ():
         check_start(pair, name, min(_FITTED, batches.count))
+        if settings.mixture_fit == "agreement" and _agreement(objective, name) is None:
+            raise DeclarationError(
+                f"mixture_fit='agreement' fits the classes of {name!r} by the agreement on {class_name(name)!r}, and there is "
+                "none in the objective; add one, or say mixture_fit='kmeans'"
+            )
     length = max(part.schedule_steps for part in objective.parts)
     if length > settings.steps and writes:
         warnings.warn(
@@ -278,7 +285,7 @@ def _fit(
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 if step == settings.mixture_start:
-                    _start_mixtures(pair, batches, settings, fabric)
+                    _start_mixtures(pair, batches, objective, settings, fabric)
                 observations = pair.partition.observe(batches[step])
                 if settings.channels_last:
                     observations = {name: _by_pixel(value) for name, value in observations.items()}
@@ -327,10 +334,16 @@ class _Clusters:
         return {f"clusters_used/{name}": float(used) for name, used in clusters_used(pair, self.batch).items()}
 
 
-def _start_mixtures(pair: Pair, batches: _Batches, settings: Settings, fabric: Any) -> None:
+def _agreement(objective: Objective, block: str) -> Agreement | None:
+    """The part of an objective that is about the class of a block."""
+    parts = (part for part in objective.parts if isinstance(part, Agreement) and part.site == class_name(block))
+    return next(parts, None)
+
+
+def _start_mixtures(pair: Pair, batches: _Batches, objective: Objective, settings: Settings, fabric: Any) -> None:
     batch = batches.take(torch.arange(min(_FITTED, batches.count), device=batches.device))
     for name in pair.guide.class_posteriors:
-        start_mixture(pair, batch, name, settings.mixture_fit, settings.seed)
+        start_mixture(pair, batch, name, settings.mixture_fit, settings.seed, _agreement(objective, name))
         if fabric.world_size > 1:
             # Every process fitted the same, but the last digits may differ, and gradients alone are kept equal.
             with torch.no_grad():

@@ -294,6 +294,19 @@ class TestVersions:
         objective = ip.make_objective("agreement", site="l_y", observation="x_hat", view=LEVELS)
         assert objective.terms(pair.model, pair.guide, observations)["disagreement/l_y"] > 1e-6
 
+    def test_they_can_be_had_alone(self):
+        pair, observations = make_pair()
+        view = {"posterize": {"levels": 2}}
+        both = ip.make_objective("agreement", site="c_y", redraw=["s"], view=view)
+        shown, redrawn = both.versions(pair.model, pair.guide, observations)
+        assert shown.equal(make_transform(view)(observations["x"]))
+        assert redrawn.shape == shown.shape
+        assert not redrawn.requires_grad
+        (alone,) = ip.make_objective("agreement", site="c_y", view=view).versions(pair.model, pair.guide, observations)
+        assert alone.equal(shown)
+        with pytest.raises(ip.DeclarationError, match="redraw names 't', which is no latent site"):
+            ip.make_objective("agreement", site="c_y", redraw=["t"]).versions(pair.model, pair.guide, observations)
+
     def test_a_view_sees_the_image_and_what_was_redrawn(self):
         guide = Guide()
         agreement(redraw=["s"], view=LEVELS).terms(Model(), guide, images())

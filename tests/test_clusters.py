@@ -177,7 +177,13 @@ def test_how_many_classes_are_in_use() -> None:
         (
             {"how": "kmean"},
             DeclarationError,
-            "how must be one of 'kmeans', 'gaussian_mixture'; got 'kmean'. Did you mean",
+            "how must be one of 'kmeans', 'gaussian_mixture', 'agreement'; got 'kmean'. Did you mean",
+        ),
+        ({"how": "agreement"}, DeclarationError, "pass agreement=ip.make_objective('agreement', site='z_y', ...)"),
+        (
+            {"how": "agreement", "agreement": ip.make_objective("agreement", site="w_y", view="blur")},
+            DeclarationError,
+            "how='agreement' fits the classes of 'z' by what an agreement says of them",
         ),
         ({"batch": torch.zeros(2, *SHAPE)}, DataError, "there are 2 samples and 3 classes; give as many samples"),
         ({"batch": torch.zeros(0, *SHAPE)}, DataError, "there are 0 samples and 3 classes; give as many samples"),
@@ -188,6 +194,70 @@ def test_what_cannot_be_started(change: dict[str, Any], error: type[Exception], 
     with pytest.raises(error) as caught:
         start_mixture(make(), **arguments)
     assert text in str(caught.value)
+
+
+class Halves(nn.Module):
+    """Shows the first number of z in the upper half, and the first of w in the lower one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        shown = codes[:, [0, 2]].clamp(0, 1)[:, :, None].expand(-1, 2, 8).reshape(-1, *SHAPE) - 0.5
+        return torch.cat([shown, self.scale.expand_as(shown)], 1)
+
+
+def unalike(count: int = 300) -> tuple[Tensor, Tensor]:
+    """The upper half is of three groups that differ little; the lower one is black or white, which says nothing of them."""
+    group = torch.arange(count) % GROUPS
+    generator = torch.Generator().manual_seed(1)
+    lower = torch.randint(2, (count,), generator=generator).float()
+    halves = torch.stack([0.3 + 0.15 * group, lower], 1)
+    noise = torch.rand(count, 2, 8, generator=generator) / 50 - 0.01
+    return ((halves[:, :, None] + noise).clamp(0, 1).reshape(-1, *SHAPE) * 255).round() / 255, group
+
+
+def halves() -> ip.Pair:
+    prior = {"mixture": {"components": GROUPS, "y": "enumerate"}}
+    partition = ip.Partition({"z": ip.Block(2, prior=prior), "w": ip.Block(2)}, {"x": ip.Observation()})
+    torch.manual_seed(0)
+    networks = {"encoders": {"z": Last(4 + GROUPS)}, "decoders": {"x": Halves()}}
+    return ip.make_pair(partition, SHAPE, networks=networks)
+
+
+AGREEMENT = {"agreement": {"site": "z_y", "redraw": ["w"], "balance": 2.0}}
+
+
+def test_a_start_by_agreement_finds_what_redrawing_leaves_alone() -> None:
+    x, group = unalike()
+    pair = halves()
+    assert not same_partition(start_mixture(pair, x), group)
+    before = torch.random.get_rng_state()
+    classes = start_mixture(pair, x, how="agreement", agreement=ip.make_objective(AGREEMENT))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same_partition(classes, group)
+    again = halves()
+    assert torch.equal(start_mixture(again, x, how="agreement", agreement=ip.make_objective(AGREEMENT)), classes)
+    said = pair.classify(pair.partition.observe(x))["z"].probs.argmax(1)
+    assert (said == classes).float().mean() > 0.95
+
+
+def test_a_training_starts_by_the_agreement_of_its_objective() -> None:
+    x, group = unalike()
+    options: dict[str, Any] = {
+        "steps": 2, "batch_size": 50, "mixture_start": 1, "mixture_fit": "agreement", "learning_rate": 1e-6, "device": "cpu",
+        "progress": False,
+    }  # fmt: skip
+    pair = halves()
+    parts = ["elbo", AGREEMENT]
+    ip.fit(pair, x, {"sum": {"objectives": parts, "weights": [1.0, 1.0]}}, **options)
+    said = pair.classify(pair.partition.observe(x))["z"].probs.argmax(1)
+    assert max((said[group == one] == said[group == one].mode().values).float().mean() for one in range(GROUPS)) > 0.95
+    with pytest.raises(
+        DeclarationError, match="mixture_fit='agreement' fits the classes of 'z' by the agreement on 'z_y'"
+    ):
+        ip.fit(halves(), x, "elbo", **options)
 
 
 def test_a_pair_without_a_mixture_has_nothing_to_start() -> None:

@@ -31,12 +31,13 @@ HEAVY = {
     "zuko",
 }
 
-_PARTITION = {"errors", "names", "files", "registry", "transforms", "distributions"}
+_PARTITION = {"errors", "missing", "names", "files", "registry", "transforms", "distributions"}
 _PAIR = _PARTITION | {"modes", "networks", "partition"}
 _RECIPE = {"errors", "files", "networks", "objectives", "pair", "partition"}
 MAY_IMPORT = {
     "errors": set(),
     "modes": set(),
+    "missing": {"errors"},
     "names": set(),
     "files": {"errors"},
     "registry": {"errors"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "networks": {"errors", "registry"},
     "evidence": {"errors", "modes"},
     "objectives": {"errors", "registry", "evidence"},
-    "agreement": {"errors", "evidence", "names", "objectives", "transforms"},
+    "agreement": {"errors", "evidence", "modes", "names", "objectives", "transforms"},
     "probes": {"errors", "files"},
     "metrics": {"errors", "evidence", "modes", "probes", "registry"},
     "data": {"errors"},
@@ -54,8 +55,8 @@ MAY_IMPORT = {
     "pair": _PAIR,
     "recipe": _RECIPE,
     "step": {"errors", "objectives", "pair"},
-    "clusters": {"distributions", "errors", "modes", "pair", "recipe"},
-    "training": _RECIPE | {"clusters", "distributions", "recipe", "step"},
+    "clusters": {"agreement", "distributions", "errors", "modes", "names", "pair", "recipe"},
+    "training": _RECIPE | {"agreement", "clusters", "distributions", "names", "recipe", "step"},
 }
 """Each part, and the parts of the package that it may import; its own folder's files always."""
 
