@@ -5,6 +5,7 @@ guide of it (:func:`make_pair`), and train them in any loop.
 """
 
 from infoplace import agreement as agreement
+from infoplace.adapters import from_callable, from_kornia, from_torchvision
 from infoplace.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
@@ -86,6 +87,9 @@ __all__ = [
     "describe_prior",
     "describe_transform",
     "fit",
+    "from_callable",
+    "from_kornia",
+    "from_torchvision",
     "list_likelihoods",
     "list_metrics",
     "list_networks",

@@ -1,4 +1,4 @@
-"""The command line: ``infoplace demo | train | sample | evaluate | report | transforms``.
+"""The command line: ``infoplace demo | train | sample | evaluate | report | transforms | plugins | new-plugin``.
 
 Every error of a user's input ends in one sentence on standard error and exit status 2; nothing is half-written.
 """
@@ -209,7 +209,9 @@ def transforms(
     table = Table("name", "destroys", "random", "parameters", header_style="bold")
     names = ip.list_transforms(destroys)
     if not names:
-        found = sorted({ip.make_transform(name).destroys for name in ip.list_transforms() if name != "compose"})
+        several = ("compose", "kornia", "torchvision")  # what they destroy is their parts'
+        names = [name for name in ip.list_transforms() if name not in several]
+        found = sorted({ip.describe_transform(name).details["destroys"] for name in names})
         raise DeclarationError(f"no transform destroys {destroys!r}; those there are destroy {join_names(found)}")
     for name in names:
         described = ip.describe_transform(name)
@@ -291,6 +293,39 @@ def _data_shape(partition: ip.Partition, images: Any) -> Any:
         for source in partition.modelled_sources
     }
     return shapes if len(shapes) > 1 else images.shape
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="The distribution's name, as infoplace-swirl.")],
+    kind: Annotated[
+        str, typer.Option(help="What it adds: transform, objective, likelihood, prior, network or metric.")
+    ] = "transform",
+    out: Annotated[Path, typer.Option(help="The folder to make the plugin's own folder in.")] = Path(),
+) -> None:
+    """Write a plugin: a package that can be installed, with one working thing in it, and its tests."""
+    from infoplace.scaffold import new_plugin as write
+
+    folder = write(name, out, kind)
+    print(f"{folder}\nnext: cd {folder} && pip install -e '.[dev]' && python -m pytest")
+
+
+@app.command()
+def plugins() -> None:
+    """List what installed plugins offer, and whether each loads."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from infoplace.scaffold import installed_plugins
+
+    found = installed_plugins()
+    if not found:
+        print("no plugins are installed; infoplace new-plugin writes one")
+        return
+    table = Table("kind", "name", "distribution", "version", "state", header_style="bold")
+    for plugin in found:
+        table.add_row(plugin.kind, plugin.name, plugin.distribution, plugin.version, plugin.error or "loads")
+    Console().print(table)
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ class Source:
         return look.found
 
     def likelihoods(self, held: Mapping[str, Tensor], sites: Iterable[str]) -> dict[str, Any]:
-        """The model's distributions at some observed sites, with some latents held and the others drawn anew."""
+        """The model's distributions at some sites, with some latents held and the others drawn anew."""
         with evaluating(self.model), _Look(sites) as look:
             poutine.condition(self.model, dict(held))(self.observations)
         return look.found

@@ -9,6 +9,7 @@ miss or listing and never at import.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
 import os
@@ -312,9 +313,8 @@ class Registry(Generic[Implementation]):
         if name in self._scan():
             return self._load(name)
         known = sorted({*self._implementations, *self._presets, *self._scan()})
-        raise UnknownNameError(
-            f"there is no {self.kind} named {name!r}.{did_you_mean(name, known)} Known: {', '.join(known) or '(none)'}"
-        )
+        hint = did_you_mean(name, known) or _elsewhere(self.group, name)
+        raise UnknownNameError(f"there is no {self.kind} named {name!r}.{hint} Known: {', '.join(known) or '(none)'}")
 
     def make(self, spec: Any, /, **parameters: Any) -> Implementation:
         """The configured object that ``spec`` means.
@@ -415,6 +415,37 @@ class Registry(Generic[Implementation]):
         self._owners[name] = source
         implementation.spec_name = name
         return self._implementations[name]
+
+
+FIRST_PARTY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "infoplace.transforms": {
+        "infoplace-spectral": (
+            "amplitude_flatten", "amplitude_swap", "band_stop", "high_pass", "low_pass", "phase_scramble", "wavelet_shuffle",
+        ),
+        "infoplace-signals": (
+            "band_shuffle", "envelope_removal", "log_spectrogram", "pitch_shift", "segment_shuffle", "tempo_shift",
+            "time_reverse",
+        ),
+    },
+    "infoplace.objectives": {
+        "infoplace-disentangle": ("beta_tcvae", "club", "dip_vae", "factor_vae", "hfvae", "hsic", "info_vae"),
+    },
+    "infoplace.networks": {
+        "infoplace-routes": ("clamped", "ladder", "pixelcnn"),
+        "infoplace-signals": ("conv1d",),
+    },
+}  # fmt: skip
+"""The names that the project's own plugins bring, by entry-point group and distribution: for hints alone."""
+
+
+def _elsewhere(group: str, name: str) -> str:
+    """A sentence saying which of the project's own plugins has the name, or one close to it, with a space before it."""
+    packages = {known: package for package, names in FIRST_PARTY.get(group, {}).items() for known in names}
+    close = difflib.get_close_matches(str(name), packages, n=1, cutoff=0.8)
+    if not close:
+        return ""
+    package = packages[close[0]]
+    return f" {close[0]!r} is in {package}, which is not installed; type: pip install {package}."
 
 
 def _distribution(entry_point: metadata.EntryPoint) -> str:

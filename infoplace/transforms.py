@@ -71,6 +71,8 @@ class Transform(Configurable):
     """What is gone afterwards, as a phrase: "global structure", "colour"."""
     stochastic: ClassVar[bool]
     """Whether it draws at random, anew for every sample."""
+    mixes_samples: ClassVar[bool] = False
+    """Whether a sample's result hangs on the other samples of its batch, as where images swap parts."""
     axes: ClassVar[tuple[str, ...]] = ()
     """The last dimensions that a sample must have, by name; more may stand before them."""
 
@@ -85,7 +87,8 @@ class Transform(Configurable):
             )
 
     @property
-    def _name(self) -> str:
+    def label(self) -> str:
+        """What messages call it: its registered name, or else its class's."""
         return self.spec_name or type(self).__name__
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -103,7 +106,7 @@ class Transform(Configurable):
         if len(shape) < len(self.axes) or not all(isinstance(side, int) and side > 0 for side in shape):
             wanted = f"shape ({_listed(self.axes)}), all of them positive" if self.axes else "positive sizes"
             advice = "; for images without channels use (1, height, width)" if self.axes == IMAGE else ""
-            raise DeclarationError(f"{self._name} takes samples of {wanted}; got {tuple(shape)}{advice}")
+            raise DeclarationError(f"{self.label} takes samples of {wanted}; got {tuple(shape)}{advice}")
         return tuple(shape)
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -131,7 +134,7 @@ class Transform(Configurable):
         result = self.apply(x, generator)
         if result.shape != (len(x), *expected):
             raise DeclarationError(
-                f"{self._name} declares the output shape {expected} for one sample of shape {tuple(x.shape[1:])}, but "
+                f"{self.label} declares the output shape {expected} for one sample of shape {tuple(x.shape[1:])}, but "
                 f"returned {tuple(result.shape)} for a batch of {len(x)}; make its output_shape and apply agree"
             )
         return result
@@ -140,11 +143,11 @@ class Transform(Configurable):
         batch = f"a batch [{_listed(('batch', *self.axes)) if self.axes else 'batch, ...'}]"
         if not isinstance(x, Tensor):
             raise DataError(
-                f"{self._name} takes {batch} as a torch.Tensor; got a {type(x).__name__}; use torch.as_tensor(x)"
+                f"{self.label} takes {batch} as a torch.Tensor; got a {type(x).__name__}; use torch.as_tensor(x)"
             )
         shape = tuple(x.shape)
         if not shape:
-            raise DataError(f"{self._name} takes {batch}; got a single number; use x.reshape(1)")
+            raise DataError(f"{self.label} takes {batch}; got a single number; use x.reshape(1)")
         if len(shape) < 1 + len(self.axes):
             if len(shape) == len(self.axes):
                 kind = "image" if self.axes == IMAGE else "sample"
@@ -153,42 +156,62 @@ class Transform(Configurable):
                     got += f" (or, if this is a batch of {kind}s without channels, add that dimension with x[:, None])"
             else:
                 got = f"shape {shape}, which has {1 + len(self.axes) - len(shape)} dimensions too few"
-            raise DataError(f"{self._name} takes {batch}; got {got}")
+            raise DataError(f"{self.label} takes {batch}; got {got}")
         if len(x) == 0:
-            raise DataError(f"{self._name} got an empty batch of shape {shape}; give it at least one sample")
+            raise DataError(f"{self.label} got an empty batch of shape {shape}; give it at least one sample")
         if not (generator is None or isinstance(generator, torch.Generator)):
             raise DataError(
-                f"{self._name}: generator must be a torch.Generator; got {generator!r}; "
+                f"{self.label}: generator must be a torch.Generator; got {generator!r}; "
                 "use torch.Generator().manual_seed(seed)"
             )
 
     # ---- for subclasses: checking parameters, and computing in floats -----------------------------------------------
 
-    def _check_integer(self, field: str, low: int, high: int | None = None) -> None:
+    def check_integer(self, field: str, low: int, high: int | None = None) -> None:
+        """Refuse a parameter that is no integer from ``low`` (to ``high``); for ``__post_init__``.
+
+        Raises:
+            DeclarationError: it is none.
+        """
         value = getattr(self, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
             if high is not None:
                 wanted = f"an integer from {low} to {high}"
             else:
                 wanted = "a positive integer" if low == 1 else f"an integer of at least {low}"
-            raise DeclarationError(f"{self._name}: {field} must be {wanted}; got {value!r}")
+            raise DeclarationError(f"{self.label}: {field} must be {wanted}; got {value!r}")
 
-    def _check_number(self, field: str, low: float, high: float = math.inf, *, positive: bool = False) -> None:
+    def check_number(self, field: str, low: float, high: float = math.inf, *, positive: bool = False) -> None:
+        """Refuse a parameter that is no number from ``low`` to ``high``, and keep it as a float; for ``__post_init__``.
+
+        Args:
+            field: the parameter's name.
+            low: the least value.
+            high: the largest.
+            positive: whether ``low`` itself is refused.
+
+        Raises:
+            DeclarationError: it is none.
+        """
         value = getattr(self, field)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not low <= value <= high or not math.isfinite(value) or (positive and value == low):
             above = f"above {low:g}" if positive else f"of at least {low:g}"
             upper = f" and at most {high:g}" if math.isfinite(high) else ""
-            raise DeclarationError(f"{self._name}: {field} must be a number {above}{upper}; got {value!r}")
+            raise DeclarationError(f"{self.label}: {field} must be a number {above}{upper}; got {value!r}")
         self._set(field, float(value))  # so that 2 in a YAML file and 2.0 in Python give equal specs
 
-    def _in_floats(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``function`` of ``x`` as floats in [0, 1], clipped to [0, 1] and given back in the type of ``x``."""
+    def in_floats(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of ``x`` as floats in [0, 1], clipped to [0, 1] and given back in the type of ``x``; for ``apply``.
+
+        Raises:
+            DataError: ``x`` is neither of floats nor of uint8.
+        """
         if x.dtype == torch.uint8:
             return (function(x.float() / 255).clamp(0, 1) * 255).round().to(torch.uint8)
         if not x.is_floating_point():
             raise DataError(
-                f"{self._name} takes floats in [0, 1] or uint8 in 0..255; got {x.dtype}; "
+                f"{self.label} takes floats in [0, 1] or uint8 in 0..255; got {x.dtype}; "
                 "use x.to(torch.uint8), or x.float() / 255 for pixels"
             )
         # Half precision is too coarse for sums over pixels, and the CPU has few kernels for it.
@@ -359,8 +382,8 @@ class Compose(Transform):
             try:
                 shape = part.output_shape(shape)
             except DeclarationError as error:
-                names = " -> ".join(each._name for each in self.transforms)
-                raise DeclarationError(f"transform {index} ({part._name}) of compose ({names}): {error}") from error
+                names = " -> ".join(each.label for each in self.transforms)
+                raise DeclarationError(f"transform {index} ({part.label}) of compose ({names}): {error}") from error
         return tuple(shape)
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -407,8 +430,8 @@ class PatchShuffle(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_integer("n", 1)
-        self._check_integer("dims", 1, 3)
+        self.check_integer("n", 1)
+        self.check_integer("dims", 1, 3)
         self._set("axes", ("length",) if self.dims == 1 else ("channels", *SPATIAL[-self.dims :]))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -448,7 +471,7 @@ class Rotate90(Transform):
         height, width = shape[-2:]
         if height != width:
             raise DeclarationError(
-                f"{self._name} takes square images; got height {height} and width {width} in shape {shape}; "
+                f"{self.label} takes square images; got height {height} and width {width} in shape {shape}; "
                 f"crop or pad them to {min(height, width)} x {min(height, width)}, say"
             )
         return shape
@@ -473,7 +496,7 @@ class ChannelShuffle(Transform):
         shape = super().output_shape(shape)
         if shape[-3] < 2:
             raise DeclarationError(
-                f"{self._name} takes images of at least 2 channels; got {shape[-3]} in shape {shape}, "
+                f"{self.label} takes images of at least 2 channels; got {shape[-3]} in shape {shape}, "
                 "where nothing can be shuffled; leave it out"
             )
         return shape
@@ -500,8 +523,8 @@ class Mask(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_number("share", 0, 1, positive=True)
-        self._check_integer("n", 1)
+        self.check_number("share", 0, 1, positive=True)
+        self.check_integer("n", 1)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = super().output_shape(shape)
@@ -538,13 +561,13 @@ class Cover(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_number("width", 0, 1, positive=True)
-        self._check_number("height", 0, 1, positive=True)
+        self.check_number("width", 0, 1, positive=True)
+        self.check_number("height", 0, 1, positive=True)
         if not isinstance(self.outside, bool):
-            raise DeclarationError(f"{self._name}: outside must be true or false; got {self.outside!r}")
+            raise DeclarationError(f"{self.label}: outside must be true or false; got {self.outside!r}")
         if self.width == self.height == 1:
             raise DeclarationError(
-                f"{self._name}: width and height are both 1, so nothing or everything is covered; give less"
+                f"{self.label}: width and height are both 1, so nothing or everything is covered; give less"
             )
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -579,7 +602,7 @@ class Grayscale(Transform):
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or not isinstance(self.channels, int) or isinstance(self.channels, bool):
-            raise DeclarationError(f"{self._name}: channels must be 1 or 3; got {self.channels!r}")
+            raise DeclarationError(f"{self.label}: channels must be 1 or 3; got {self.channels!r}")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = super().output_shape(shape)
@@ -589,7 +612,7 @@ class Grayscale(Transform):
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         from kornia.color import rgb_to_grayscale
 
-        return self._in_floats(x, rgb_to_grayscale).repeat_interleave(self.channels, dim=-3)
+        return self.in_floats(x, rgb_to_grayscale).repeat_interleave(self.channels, dim=-3)
 
 
 @register_transform("jitter")
@@ -613,8 +636,8 @@ class Jitter(Transform):
 
     def __post_init__(self) -> None:
         for field in ("brightness", "contrast", "saturation"):
-            self._check_number(field, 0)
-        self._check_number("hue", 0, 0.5)
+            self.check_number(field, 0)
+        self.check_number("hue", 0, 0.5)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = super().output_shape(shape)
@@ -646,7 +669,7 @@ class Jitter(Transform):
             contrasted = grey + (recoloured - grey) * contrast.to(image).view(one_each)
             return contrasted * brightness.to(image).view(one_each)
 
-        return self._in_floats(x, change)
+        return self.in_floats(x, change)
 
 
 @register_transform("blur")
@@ -663,7 +686,7 @@ class Blur(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_number("sigma", 0, positive=True)
+        self.check_number("sigma", 0, positive=True)
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         from kornia.filters import gaussian_blur2d
@@ -674,7 +697,7 @@ class Blur(Transform):
             frames = image.reshape(-1, *image.shape[-3:])
             return gaussian_blur2d(frames, (size, size), (self.sigma, self.sigma), "replicate").view(image.shape)
 
-        return self._in_floats(x, blurred)
+        return self.in_floats(x, blurred)
 
 
 @register_transform("posterize")
@@ -691,10 +714,10 @@ class Posterize(Transform):
     stochastic = False
 
     def __post_init__(self) -> None:
-        self._check_integer("levels", 2, 256)
+        self.check_integer("levels", 2, 256)
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self._in_floats(x, lambda values: (values * (self.levels - 1)).round() / (self.levels - 1))
+        return self.in_floats(x, lambda values: (values * (self.levels - 1)).round() / (self.levels - 1))
 
 
 @register_transform("downsample")
@@ -708,7 +731,7 @@ class Downsample(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_integer("factor", 2)
+        self.check_integer("factor", 2)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = super().output_shape(shape)
@@ -720,7 +743,7 @@ class Downsample(Transform):
             frames = image.reshape(-1, *image.shape[-3:])
             return _enlarge(F.avg_pool2d(frames, self.factor), self.factor).view(image.shape)
 
-        return self._in_floats(x, coarse)
+        return self.in_floats(x, coarse)
 
 
 @register_transform("edges")
@@ -738,7 +761,7 @@ class Edges(Transform):
         from kornia.filters import sobel
 
         # kornia's normalised Sobel gives 1/2 for a full step.
-        return self._in_floats(x, lambda image: 2 * sobel(image.reshape(-1, *image.shape[-3:])).view(image.shape))
+        return self.in_floats(x, lambda image: 2 * sobel(image.reshape(-1, *image.shape[-3:])).view(image.shape))
 
 
 @register_transform("noise")
@@ -754,7 +777,7 @@ class Noise(Transform):
     stochastic = True
 
     def __post_init__(self) -> None:
-        self._check_number("std", 0, positive=True)
+        self.check_number("std", 0, positive=True)
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         def noisy(values: Tensor) -> Tensor:
@@ -762,7 +785,7 @@ class Noise(Transform):
             noise = torch.randn(values.shape, generator=generator, device=device, dtype=values.dtype)
             return values + self.std * noise.to(values.device)
 
-        return self._in_floats(x, noisy)
+        return self.in_floats(x, noisy)
 
 
 @register_transform("affine")
@@ -788,13 +811,13 @@ class Affine(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        self._check_number("degrees", 0, 180)
-        self._check_number("shift", 0, 1)
-        self._check_number("scale", 0)
-        self._check_number("slant", 0, 80)
+        self.check_number("degrees", 0, 180)
+        self.check_number("shift", 0, 1)
+        self.check_number("scale", 0)
+        self.check_number("slant", 0, 80)
         if self.degrees == self.shift == self.scale == self.slant == 0:
             raise DeclarationError(
-                f"{self._name}: degrees, shift, scale and slant are all 0, so nothing is changed; use 'identity'"
+                f"{self.label}: degrees, shift, scale and slant are all 0, so nothing is changed; use 'identity'"
             )
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -815,7 +838,7 @@ class Affine(Transform):
             grid = F.affine_grid(maps.to(image), [*frames.shape], align_corners=False)
             return F.grid_sample(frames, grid, padding_mode="border", align_corners=False).view(image.shape)
 
-        return self._in_floats(x, moved)
+        return self.in_floats(x, moved)
 
 
 # ---- shared by several ----------------------------------------------------------------------------------------------
@@ -897,7 +920,7 @@ def _check_tiling(transform: Transform, field: str, shape: tuple[int, ...], dims
         divisors = [str(d) for d in range(1, common + 1) if common % d == 0]
         named = " and ".join(f"{name} {side}" for name, side in zip(transform.axes[-dims:], sides, strict=True))
         raise DeclarationError(
-            f"{transform._name}: {field}={size} does not divide {named} of a sample of shape {shape}; "
+            f"{transform.label}: {field}={size} does not divide {named} of a sample of shape {shape}; "
             f"{field} can be {', '.join(divisors)}"
         )
 
@@ -906,7 +929,7 @@ def _check_colour(transform: Transform, shape: tuple[int, ...]) -> None:
     if shape[-3] != 3:
         advice = "it has no colour to lose, so leave this out" if shape[-3] == 1 else "give red, green and blue alone"
         raise DeclarationError(
-            f"{transform._name} takes images of 3 channels (red, green, blue); got {shape[-3]} in shape {shape}; "
+            f"{transform.label} takes images of 3 channels (red, green, blue); got {shape[-3]} in shape {shape}; "
             f"{advice}"
         )
 

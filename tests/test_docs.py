@@ -36,18 +36,25 @@ CONFIGURATION = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loa
 LANGUAGES = {"python", "text", "mermaid", "yaml", "sh", "toml"}
 OUTPUT = ("text", "mermaid")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-HIDDEN_MODULES = {
-    "infoplace.__main__",
-    "infoplace.cli",
-    "infoplace.data.formats",
-    "infoplace.files",
-    "infoplace.missing",
-    "infoplace.modes",
-    "infoplace.names",
-} | {
-    f"infoplace.report.{part}"
-    for part in ("clusters", "drawing", "explorer", "markup", "measured", "page", "parts", "pictures", "runs")
-}
+HIDDEN_MODULES = (
+    {
+        "infoplace.__main__",
+        "infoplace.cli",
+        "infoplace.data.formats",
+        "infoplace.files",
+        "infoplace.missing",
+        "infoplace.modes",
+        "infoplace.names",
+    }
+    | {
+        f"infoplace.report.{part}"
+        for part in ("clusters", "drawing", "explorer", "markup", "measured", "page", "parts", "pictures", "runs")
+    }
+    | {
+        f"infoplace.testing.{part}"
+        for part in ("laws", "likelihoods", "objectives", "pairs", "priors", "statistics", "transforms", "watching")
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "transforms": {"errors", "registry"},
     "distributions": {"errors", "registry"},
     "networks": {"errors", "registry"},
+    "adapters": {"errors", "registry", "transforms"},
     "evidence": {"errors", "modes"},
     "objectives": {"errors", "registry", "evidence"},
     "agreement": {"errors", "evidence", "modes", "names", "objectives", "transforms"},
@@ -60,7 +61,7 @@ MAY_IMPORT = {
 }
 """Each part, and the parts of the package that it may import; its own folder's files always."""
 
-ON_TOP = {"figures", "evaluation", "report", "demo"}
+ON_TOP = {"figures", "evaluation", "report", "demo", "scaffold", "testing"}
 """These may import anything but the command line, and nobody but the command line imports them."""
 
 

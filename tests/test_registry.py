@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import tomllib
 import warnings
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -512,6 +514,25 @@ def install(toys: Registry[Toy], monkeypatch: pytest.MonkeyPatch) -> Callable[..
         return installed
 
     return install
+
+
+def test_hints_name_the_package_that_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFOPLACE_DISABLE_PLUGINS", "1")
+    text = message(lambda: Registry("transform", Toy, "infoplace.transforms").get("phase_scrambel"), UnknownNameError)
+    assert (
+        "'phase_scramble' is in infoplace-spectral, which is not installed; type: pip install infoplace-spectral."
+        in text
+    )
+    assert "pip install" not in message(lambda: Registry("prior", Toy, "infoplace.priors").get("phase_scramble"))
+
+
+def test_the_packages_have_the_names_that_hints_say() -> None:
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for file in sorted((Path(__file__).parent.parent / "plugins").glob("*/pyproject.toml")):
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        for group, points in project.get("entry-points", {}).items():
+            found.setdefault(group, {})[project["name"]] = tuple(sorted(points))
+    assert {group: dict(packages) for group, packages in registry_module.FIRST_PARTY.items()} == found
 
 
 def test_entry_points_are_scanned_on_the_first_miss_and_only_once(
