@@ -134,6 +134,11 @@ class LawTests:
     specs: ClassVar[Sequence[Any]] = ()
     """What to try: specs, names or objects."""
     seed: ClassVar[int] = 0
+    _cases: ClassVar[dict[int, tuple[Any, tuple[Any, str]]]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._cases = {}
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run every law on every spec; pytest calls it when it collects the class."""
@@ -141,6 +146,16 @@ class LawTests:
             if not self.specs:
                 raise DeclarationError(f'{type(self).__name__} tries nothing; set specs = ["name", ...] in its body')
             metafunc.parametrize("spec", list(self.specs), ids=unique([short(spec) for spec in self.specs]))
+
+    def try_law(self, laws: Laws[Any], name: str, spec: Any) -> str | None:
+        """As :meth:`Laws.try_law`. What one law has worked out serves the next, unless it was broken."""
+        if id(spec) not in self._cases:
+            self._cases[id(spec)] = spec, self._case(spec)
+        try:
+            return laws.try_law(name, *self._cases[id(spec)][1])
+        except LawError:
+            del self._cases[id(spec)]
+            raise
 
     def _case(self, spec: Any) -> tuple[Any, str]:
         raise NotImplementedError
@@ -162,7 +177,7 @@ def run_by(laws: Laws[Any]) -> Callable[[Tests], Tests]:
 
 def _method(laws: Laws[Any], name: str) -> Callable[[LawTests, Any], None]:
     def test(self: LawTests, spec: Any) -> None:
-        reason = laws.try_law(name, *self._case(spec))
+        reason = self.try_law(laws, name, spec)
         if reason is not None:
             import pytest
 
