@@ -791,6 +791,9 @@ def notes(
 ) -> str:
     """What stands below the table in RESULTS.md."""
     lines = told(data, options)
+    absent = [name for name, task in plan.items() if len(found.get(name, [])) < task.seeds]
+    if absent:
+        lines += ["", f"Not measured yet, or with fewer seeds than planned: {', '.join(absent)}."]
     published = "published, MNIST, %" if options.data == "mnist" else "the paper, SVHN, %"
     lines += header("method", "length", "by the bound: majority, Hungarian", "seeds agree", "seconds", published)
     for name, rows in found.items():
