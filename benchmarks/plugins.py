@@ -83,7 +83,7 @@ def main() -> None:
         print(f"not caught: {name}")
     claims = [
         claim(
-            "new_plugin_seconds", whole, "s", "<1", measures="the whole command, Python's and torch's start included"
+            "new_plugin_seconds", whole, "s", "<=1", measures="the whole command, Python's and torch's start included"
         ),
         claim("new_plugin_writing_seconds", writing, "s"),
         claim("laws_faults_caught", [planted - len(missed)], "faults", f">={planted}"),

@@ -692,14 +692,15 @@ def draw(found: Found, data: Material, folder: Path) -> list[tuple[str, str]]:
         ]
         pair = ip.load_pair(row["folder"] / "run")
         images = cluster_images(pair, image_observation(pair), BLOCK, generator=torch.Generator().manual_seed(0))
+        rest = " and ".join(block for block in pair.partition.blocks if block != BLOCK)
         figures = {
             "figure4": (
                 plots.confusion(table, label=data.label),
                 "labels against clusters of the test images, clusters re-arranged",
             ),
             "figure6": (
-                plots.cluster_samples(images[order], titles, title="z_g along the columns, z_l along the rows"),
-                "generated images of every cluster; z_g varies along the columns, z_l along the rows",
+                plots.cluster_samples(images[order], titles, title=f"{BLOCK} along the columns, {rest} along the rows"),
+                f"generated images of every cluster; {BLOCK} varies along the columns, {rest} along the rows",
             ),
         }
         files.make_folder(folder)
