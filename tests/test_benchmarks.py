@@ -53,6 +53,18 @@ PROMISED = {
         "mnist_accuracy",
         "cifar10_accuracy",
     },
+    "clustering_mnist": {
+        f"{method}_k10_{score}"
+        for method in ("ours", "imsat", "kmeans_pixels", "kmeans_pca", "kmeans_z_g")
+        for score in ("hungarian", "majority", "nmi", "ari", "clusters_used")
+    },
+    "clustering_street_numbers": {
+        f"{method}_k10_{score}"
+        for method in ("ours", "imsat", "imsat_hog", "imsat_middle", "kmeans_pca")
+        for score in ("hungarian", "majority", "nmi", "ari", "clusters_used")
+    }
+    | {"ours_nmi_colour", "ours_nmi_count"},
+    "plugins": {"new_plugin_seconds", "laws_faults_caught", "laws_faults_planted"},
     "core_speed": {
         "patch_shuffle_speedup_128_float32",
         "patch_shuffle_speedup_4096_float32",
