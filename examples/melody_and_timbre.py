@@ -19,9 +19,9 @@ Run it with ``python examples/melody_and_timbre.py``. It needs the plugin infopl
 on one core. Accuracies of the small MLPs among the probes, of test melodies:
 
             melody  timbre  key
-z_melody      1.00    0.30  0.34
+z_melody      1.00    0.31  0.32
 z_timbre      0.04    1.00  1.00
-chance        0.05    0.27  0.35
+chance        0.05    0.26  0.34
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ PROBED = 4000
 
 def spectrograms(size: int, split: str) -> SignalData:
     """Melodies as `[64, 16]` in bytes: a frequency is a channel, the loudness from -40 decibels up is the value."""
-    sounds = melodies(size, split=split, note_samples=NOTE)
+    # The test melodies of seed 0 were looked at while the settings were sought.
+    sounds = melodies(size, seed=1 if split == "test" else 0, split=split, note_samples=NOTE)
     return sounds.transformed({"log_spectrogram": {"window": FRAME, "hop": FRAME, "decibels": 40}})
 
 
