@@ -4,112 +4,25 @@ Declare blocks of latent variables and the observations that hang on them (:clas
 guide of it (:func:`make_pair`), and train them in any loop.
 """
 
-from infoplace import agreement as agreement
-from infoplace.adapters import from_callable, from_kornia, from_torchvision
-from infoplace.distributions import (
-    DiscretizedLogistic,
-    DiscretizedLogisticMixture,
-    Likelihood,
-    Prior,
-    describe_likelihood,
-    describe_prior,
-    list_likelihoods,
-    list_priors,
-    make_likelihood,
-    make_prior,
-    register_likelihood,
-    register_prior,
-)
-from infoplace.errors import (
-    DataError,
-    DeclarationError,
-    InfoplaceError,
-    PluginError,
-    RunFolderError,
-    TrainingError,
-    UnknownNameError,
-)
-from infoplace.metrics import Metric, describe_metric, list_metrics, make_metric, register_metric
-from infoplace.networks import Network, describe_network, list_networks, make_network, register_network
-from infoplace.objectives import (
-    Objective,
-    describe_objective,
-    list_objectives,
-    make_objective,
-    register_objective,
-)
-from infoplace.pair import Pair, load_pair, make_pair
-from infoplace.partition import Block, Covariate, Observation, Partition
-from infoplace.recipe import Recipe, Settings, load_recipe
-from infoplace.step import CompiledLoss, compile
-from infoplace.training import fit, train
-from infoplace.transforms import (
-    Transform,
-    compose,
-    describe_transform,
-    list_transforms,
-    make_transform,
-    register_transform,
-)
+import sys
+from typing import Any
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Block",
-    "CompiledLoss",
-    "Covariate",
-    "DataError",
-    "DeclarationError",
-    "DiscretizedLogistic",
-    "DiscretizedLogisticMixture",
-    "InfoplaceError",
-    "Likelihood",
-    "Metric",
-    "Network",
-    "Objective",
-    "Observation",
-    "Pair",
-    "Partition",
-    "PluginError",
-    "Prior",
-    "Recipe",
-    "RunFolderError",
-    "Settings",
-    "TrainingError",
-    "Transform",
-    "UnknownNameError",
-    "compile",
-    "compose",
-    "describe_likelihood",
-    "describe_metric",
-    "describe_network",
-    "describe_objective",
-    "describe_prior",
-    "describe_transform",
-    "fit",
-    "from_callable",
-    "from_kornia",
-    "from_torchvision",
-    "list_likelihoods",
-    "list_metrics",
-    "list_networks",
-    "list_objectives",
-    "list_priors",
-    "list_transforms",
-    "load_pair",
-    "load_recipe",
-    "make_likelihood",
-    "make_metric",
-    "make_network",
-    "make_objective",
-    "make_pair",
-    "make_prior",
-    "make_transform",
-    "register_likelihood",
-    "register_metric",
-    "register_network",
-    "register_objective",
-    "register_prior",
-    "register_transform",
-    "train",
-]
+# A module is imported when one of its names is first used, so the command line answers before torch is there. The names,
+# and where each comes from, are in __init__.pyi, which type checkers read too.
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return _load(name)
+    except AttributeError:
+        if name in __all__:
+            raise  # the module that has it is broken
+        # With these two, Python names the nearest one there is.
+        raise AttributeError(
+            f"module 'infoplace' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        ) from None

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
 
-from infoplace.agreement import Agreement, mean_entropy, unevenness
 from infoplace.distributions import make_prior
 from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
 from infoplace.modes import evaluating
 from infoplace.names import class_name
+from infoplace.objectives.agreement import Agreement, mean_entropy, unevenness
 from infoplace.pair import Pair, seeded
 from infoplace.recipe import MIXTURE_FITS
 

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from torch import Tensor
 
 from infoplace.errors import DeclarationError, InfoplaceError, RunFolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "make_folder",

@@ -17,6 +17,7 @@ from infoplace.networks import Network, make_network
 from infoplace.objectives import Objective, make_objective
 from infoplace.pair import Pair, make_pair, seeded
 from infoplace.partition import Partition
+from infoplace.registry import plain
 
 __all__ = ["Factor", "Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
@@ -43,9 +44,9 @@ class Settings:
         seed: of the networks' start, the order of the data, the transforms and the samples.
         log_every: steps between two rows of the log.
         checkpoint_every: steps between two checkpoints.
-        mixture_start: the step, counted from 0, before which every block whose class is a latent variable gets its
-            mixture fitted to its posterior means (:func:`infoplace.clusters.start_mixture`); None leaves it to the
-            training.
+        mixture_start: the step or steps, counted from 0, before which every block whose class is a latent variable gets its
+            mixture fitted to its posterior means (:func:`infoplace.clusters.start_mixture`), each time anew; None leaves
+            it to the training.
         mixture_fit: by what: ``"kmeans"``, ``"gaussian_mixture"``, or ``"agreement"`` where one is part of the objective.
 
     Raises:
@@ -67,7 +68,7 @@ class Settings:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 1000
-    mixture_start: int | None = None
+    mixture_start: int | tuple[int, ...] | None = None
     mixture_fit: str = "kmeans"
 
     def __post_init__(self) -> None:
@@ -81,12 +82,17 @@ class Settings:
         _set_float(self, "weight_decay", least=0.0)
         if self.clip is not None:
             _set_float(self, "clip", above=0.0)
-        start = self.mixture_start
-        if start is not None and (isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < self.steps):
+        starts = self.mixture_starts
+        if not all(
+            isinstance(start, int) and not isinstance(start, bool) and 0 <= start < self.steps for start in starts
+        ):
             raise DeclarationError(
-                f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), or left out; got {start!r}; "
-                f"on the command line, --set mixture_start={self.steps // 4} or --set mixture_start=null"
+                f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), a list of them, or left "
+                f"out; got {self.mixture_start!r}; on the command line, --set mixture_start={self.steps // 4}, "
+                f"--set 'mixture_start=[{self.steps // 4}, {self.steps // 2}]' or --set mixture_start=null"
             )
+        if not isinstance(self.mixture_start, int):
+            object.__setattr__(self, "mixture_start", starts or None)
         for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("mixture_fit", MIXTURE_FITS)):
             value = getattr(self, key)
             if value not in known:
@@ -99,6 +105,16 @@ class Settings:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in betas))
         if not isinstance(self.channels_last, bool):
             raise DeclarationError(f"channels_last must be true or false; got {self.channels_last!r}")
+
+    @property
+    def mixture_starts(self) -> tuple[int, ...]:
+        """The steps of ``mixture_start``, none for None.
+
+        >>> Settings(mixture_start=100).mixture_starts
+        (100,)
+        """
+        start = self.mixture_start
+        return () if start is None else tuple(start) if isinstance(start, (list, tuple)) else (start,)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0.
@@ -229,13 +245,12 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, every default resolved."""
-        settings = dataclasses.asdict(self.settings)
         return {
             "partition": self.partition.to_dict(),
             "networks": make_network(self.networks).to_spec(),
             "objective": make_objective(self.objective).to_spec(),
             "data": self.data,
-            "training": {**settings, "betas": list(settings["betas"])},
+            "training": plain(dataclasses.asdict(self.settings)),
             "factors": {name: dataclasses.asdict(factor) for name, factor in self.factors.items()},
         }
 

@@ -417,6 +417,21 @@ class Registry(Generic[Implementation]):
         return self._implementations[name]
 
 
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "infoplace.transforms": (
+        "affine", "blur", "channel_shuffle", "compose", "cover", "downsample", "edges", "grayscale", "histogram",
+        "identity", "jitter", "kornia", "mask", "noise", "patch_shuffle", "posterize", "rotate90", "torchvision",
+    ),
+    "infoplace.objectives": ("agreement", "balance", "beta_elbo", "capacity", "elbo", "free_bits", "sum"),
+    "infoplace.likelihoods": (
+        "bernoulli", "categorical", "discretized_logistic", "discretized_logistic_mixture", "laplace", "normal",
+    ),
+    "infoplace.priors": ("flow", "mixture", "standard_normal", "vamp"),
+    "infoplace.networks": ("paper", "resnet", "small"),
+    "infoplace.metrics": ("bits_per_dim", "clustering", "disentanglement", "kl", "placement", "swap"),
+}  # fmt: skip
+"""The package's own names by entry-point group, for those that must know them before anything is imported."""
+
 FIRST_PARTY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "infoplace.transforms": {
         "infoplace-spectral": (
@@ -435,7 +450,7 @@ FIRST_PARTY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "infoplace-signals": ("conv1d",),
     },
 }  # fmt: skip
-"""The names that the project's own plugins bring, by entry-point group and distribution: for hints alone."""
+"""The names that the project's own plugins bring, by entry-point group and distribution."""
 
 
 def _elsewhere(group: str, name: str) -> str:

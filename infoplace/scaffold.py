@@ -23,12 +23,11 @@ import infoplace as ip
 from infoplace.errors import (
     DeclarationError,
     InfoplaceError,
-    PluginError,
     RunFolderError,
-    UnknownNameError,
     did_you_mean,
 )
 from infoplace.files import make_folder
+from infoplace.registry import BUILT_IN, FIRST_PARTY
 
 __all__ = ["KINDS", "Plugin", "installed_plugins", "new_plugin"]
 
@@ -167,13 +166,20 @@ def _names(name: Any, kind: str) -> tuple[str, str]:
     thing = package.removeprefix("infoplace_")
     if not thing.isidentifier() or keyword.iskeyword(thing):
         thing = package
-    try:
-        owner = _describe(kind)(thing).owner
-    except UnknownNameError:
-        return package, thing
-    except PluginError as error:
-        raise DeclarationError(f"the {kind} name {thing!r} is taken: {error}") from error
-    raise DeclarationError(f"the {kind} {thing!r} is there already, from {owner}; choose another name")
+    holder = _holder(f"infoplace.{kind}s", thing)
+    if holder is not None:
+        raise DeclarationError(f"there is a {kind} {thing!r} already, from {holder}; choose another name")
+    return package, thing
+
+
+def _holder(group: str, thing: str) -> str | None:
+    """Which distribution has a name; nothing is imported to find out, or a plugin would take seconds to begin."""
+    if thing in BUILT_IN[group]:
+        return "infoplace"
+    for entry in metadata.entry_points(group=group):
+        if entry.name == thing:
+            return entry.dist.name if entry.dist is not None else entry.value
+    return next((package for package, names in FIRST_PARTY.get(group, {}).items() if thing in names), None)
 
 
 def _files(name: str, package: str, thing: str, kind: str) -> dict[str, str]:

@@ -26,7 +26,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from infoplace.agreement import Agreement
 from infoplace.clusters import check_start, clusters_used, start_mixture
 from infoplace.distributions import make_prior
 from infoplace.errors import (
@@ -40,6 +39,7 @@ from infoplace.errors import (
 from infoplace.files import make_folder, read_tensors, replacing, write_tensors
 from infoplace.names import class_name
 from infoplace.objectives import Objective, make_objective
+from infoplace.objectives.agreement import Agreement
 from infoplace.pair import Pair, check_observations, load_tensors, resolve_device, seeded, tensors_of
 from infoplace.partition import Partition
 from infoplace.recipe import Recipe, Settings
@@ -234,12 +234,12 @@ def _fit(
     batches = _Batches(data, pair.partition, settings, fabric.device, rank)
     pair.to(fabric.device)
     _check_batches(batches, pair)
-    if settings.mixture_start is not None and not pair.guide.class_posteriors:
+    if settings.mixture_starts and not pair.guide.class_posteriors:
         raise DeclarationError(
             f"mixture_start={settings.mixture_start} starts the mixture of a block whose class is a latent variable, and there "
             "is none; leave it out, or declare prior={'mixture': {'components': 10, 'y': 'enumerate'}}"
         )
-    for name in pair.guide.class_posteriors if settings.mixture_start is not None else ():
+    for name in pair.guide.class_posteriors if settings.mixture_starts else ():
         check_start(pair, name, min(_FITTED, batches.count))
         if settings.mixture_fit == "agreement" and _agreement(objective, name) is None:
             raise DeclarationError(
@@ -284,7 +284,7 @@ def _fit(
                 rate = settings.learning_rate_at(step)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                if step == settings.mixture_start:
+                if step in settings.mixture_starts:
                     _start_mixtures(pair, batches, objective, settings, fabric)
                 observations = pair.partition.observe(batches[step])
                 if settings.channels_last:

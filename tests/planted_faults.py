@@ -30,10 +30,10 @@ FAULTS: dict[str, Fault] = {}
 CUDA_FAULTS: dict[str, Fault] = {}
 
 REGISTRIES = {
-    Transform: transforms._registry,
+    Transform: transforms.base._registry,
     Likelihood: distributions.likelihoods._likelihoods,
     Prior: distributions.priors._priors,
-    Objective: objectives._registry,
+    Objective: objectives.base._registry,
     ip.Network: networks._registry,
 }
 

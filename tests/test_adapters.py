@@ -18,11 +18,16 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import infoplace as ip
-from infoplace import adapters
-from infoplace.adapters import KorniaTransform, TorchvisionTransform, from_callable, from_kornia, from_torchvision
 from infoplace.errors import DataError, DeclarationError, InfoplaceError, UnknownNameError
 from infoplace.testing import TransformLaws
-from infoplace.transforms import Transform, make_transform
+from infoplace.transforms import Transform, adapters, make_transform
+from infoplace.transforms.adapters import (
+    KorniaTransform,
+    TorchvisionTransform,
+    from_callable,
+    from_kornia,
+    from_torchvision,
+)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -38,7 +43,7 @@ def message(action: Callable[[], object], error: type[InfoplaceError] = Declarat
 
 @pytest.fixture(autouse=True)
 def names_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    from infoplace.transforms import _registry
+    from infoplace.transforms.base import _registry
 
     for field in ("_implementations", "_owners", "_presets"):
         monkeypatch.setattr(_registry, field, dict(getattr(_registry, field)))

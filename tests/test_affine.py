@@ -32,7 +32,7 @@ def draws(monkeypatch):
         def given(shape: tuple[int, ...], x: Tensor, generator: torch.Generator | None) -> Tensor:
             return (values.expand(shape) + 1) / 2
 
-        monkeypatch.setattr(transforms, "draw_uniform", given)
+        monkeypatch.setattr(transforms.stock, "draw_uniform", given)
 
     return draw
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import infoplace as ip
+from infoplace import training
 from infoplace.clusters import clusters_used, start_mixture
 from infoplace.errors import DataError, DeclarationError
 
@@ -273,10 +274,24 @@ def test_too_few_samples_are_found_before_the_first_step() -> None:
         ip.fit(make(), images()[0][:2], steps=100, batch_size=2, mixture_start=99, device="cpu", progress=False)
 
 
-@pytest.mark.parametrize("value", [-1, 5, True, 1.5])
+@pytest.mark.parametrize("value", [-1, 5, True, 1.5, [1, 5], [[1]], "1"])
 def test_a_start_outside_the_training(value: Any) -> None:
     with pytest.raises(DeclarationError, match="mixture_start must be a step, from 0 to below the number of steps"):
         ip.Settings(steps=5, mixture_start=value)
+
+
+def test_a_training_starts_the_mixture_anew_at_every_step_that_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, x = make(), images()[0]
+    seen: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(training, "start_mixture", lambda _, batch, *arguments: seen.append((len(batch["x"]), *arguments)))
+    starts = {"steps": 6, "mixture_start": [1, 4], "mixture_fit": "gaussian_mixture", "seed": 3}
+    log = ip.fit(pair, x, **starts, batch_size=8, log_every=1, device="cpu", progress=False)
+    assert seen == [(len(x), "z", "gaussian_mixture", 3, None)] * 2
+    assert len(log) == 6
+    recipe = ip.Recipe(pair.partition, settings=ip.Settings(mixture_start=[1, 4]))
+    assert recipe.settings.mixture_start == (1, 4)
+    assert recipe.to_dict()["training"]["mixture_start"] == [1, 4]
+    assert ip.Settings(mixture_start=[]).mixture_start is None
 
 
 def test_a_training_starts_the_mixture_at_its_step_and_logs_the_classes_in_use(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ HEAVY = {
 
 _PARTITION = {"errors", "missing", "names", "files", "registry", "transforms", "distributions"}
 _PAIR = _PARTITION | {"modes", "networks", "partition"}
-_RECIPE = {"errors", "files", "networks", "objectives", "pair", "partition"}
+_RECIPE = {"errors", "files", "networks", "objectives", "pair", "partition", "registry"}
 MAY_IMPORT = {
     "errors": set(),
     "modes": set(),
@@ -44,10 +44,8 @@ MAY_IMPORT = {
     "transforms": {"errors", "registry"},
     "distributions": {"errors", "registry"},
     "networks": {"errors", "registry"},
-    "adapters": {"errors", "registry", "transforms"},
     "evidence": {"errors", "modes"},
-    "objectives": {"errors", "registry", "evidence"},
-    "agreement": {"errors", "evidence", "modes", "names", "objectives", "transforms"},
+    "objectives": {"errors", "evidence", "modes", "names", "registry", "transforms"},
     "probes": {"errors", "files"},
     "metrics": {"errors", "evidence", "modes", "probes", "registry"},
     "data": {"errors"},
@@ -56,8 +54,8 @@ MAY_IMPORT = {
     "pair": _PAIR,
     "recipe": _RECIPE,
     "step": {"errors", "objectives", "pair"},
-    "clusters": {"agreement", "distributions", "errors", "modes", "names", "pair", "recipe"},
-    "training": _RECIPE | {"agreement", "clusters", "distributions", "names", "recipe", "step"},
+    "clusters": {"distributions", "errors", "modes", "names", "objectives", "pair", "recipe"},
+    "training": _RECIPE | {"clusters", "distributions", "names", "recipe", "step"},
 }
 """Each part, and the parts of the package that it may import; its own folder's files always."""
 
@@ -133,6 +131,23 @@ def test_large_packages_are_imported_where_they_are_used(file: Path) -> None:
     assert set(at_the_top(ast.parse(file.read_text(encoding="utf-8")))) & HEAVY <= allowed
 
 
+@pytest.mark.parametrize("statement", ["import infoplace", "import infoplace.cli, infoplace.scaffold"])
+def test_torch_waits_until_something_is_asked_for(statement: str) -> None:
+    code = f"import sys; {statement}; print([name for name in ('numpy', 'pyro', 'torch') if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_misspelt_name_is_an_error_that_names_the_nearest() -> None:
+    code = "import infoplace; infoplace.make_piar"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert run.stderr.splitlines()[-1] == (
+        "AttributeError: module 'infoplace' has no attribute 'make_piar'. Did you mean: 'make_pair'?"
+    )
+
+
 def test_the_public_names_exist_and_are_sorted() -> None:
     assert infoplace.__all__ == sorted(infoplace.__all__)
     assert len(set(infoplace.__all__)) == len(infoplace.__all__)
@@ -174,6 +189,8 @@ def state():
 
 before, modules = state(), set(sys.modules)
 import infoplace
+for name in infoplace.__all__:
+    getattr(infoplace, name)  # imports the module that it is from
 after = state()
 print(json.dumps([before, after, sorted({name.partition(".")[0] for name in set(sys.modules) - modules})]))
 """

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+import infoplace
 from infoplace import registry as registry_module
 from infoplace.errors import DeclarationError, PluginError, UnknownNameError
 from infoplace.registry import Configurable, Registry, Specified, plain
@@ -533,6 +534,14 @@ def test_the_packages_have_the_names_that_hints_say() -> None:
         for group, points in project.get("entry-points", {}).items():
             found.setdefault(group, {})[project["name"]] = tuple(sorted(points))
     assert {group: dict(packages) for group, packages in registry_module.FIRST_PARTY.items()} == found
+
+
+def test_the_package_has_the_names_that_it_is_said_to_have() -> None:
+    for group, names in registry_module.BUILT_IN.items():
+        kind = group.removeprefix("infoplace.").removesuffix("s")
+        describe = getattr(infoplace, f"describe_{kind}")
+        own = [name for name in getattr(infoplace, f"list_{kind}s")() if describe(name).owner.startswith("infoplace.")]
+        assert own == list(names)
 
 
 def test_entry_points_are_scanned_on_the_first_miss_and_only_once(

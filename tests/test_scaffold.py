@@ -186,8 +186,9 @@ def test_names(name: str, package: str, thing: str, made: str, tmp_path: Path) -
         ("random", "transform", "'random' would make a package 'random', which is a word of Python; choose another name"),
         ("torch", "transform", "a package 'torch' is installed already; choose another name"),
         ("infoplace", "transform", "a package 'infoplace' is installed already; choose another name"),
-        ("infoplace-blur", "transform", "the transform 'blur' is there already, from infoplace.transforms.Blur; choose another"),
-        ("infoplace-swap", "metric", "the metric 'swap' is there already, from infoplace.metrics.kinds.Swap; choose another"),
+        ("infoplace-blur", "transform", "there is a transform 'blur' already, from infoplace; choose another name"),
+        ("infoplace-swap", "metric", "there is a metric 'swap' already, from infoplace; choose another name"),
+        ("infoplace-low-pass", "transform", "there is a transform 'low_pass' already, from infoplace-spectral; choose"),
         ("infoplace-swirl", "transfrom", "there is no kind of plugin 'transfrom'. Did you mean 'transform'? Known: transform,"),
     ],
 )  # fmt: skip
@@ -262,7 +263,7 @@ class EntryPoint:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    from infoplace.transforms import _registry
+    from infoplace.transforms.base import _registry
 
     monkeypatch.delenv("INFOPLACE_DISABLE_PLUGINS", raising=False)
     for field in ("_implementations", "_owners", "_presets"):
@@ -287,7 +288,7 @@ def test_what_is_installed_is_listed_with_what_is_wrong(offer: Callable[..., Non
         EntryPoint("twice", swirl),
         EntryPoint("twice", swirl, distribution="eddies"),
     )
-    hidden = "hidden by infoplace.transforms.Blur, which has the name already"
+    hidden = "hidden by infoplace.transforms.stock.Blur, which has the name already"
     claimed = "the transform name 'twice' is claimed by swirls 1.2 and eddies 1.2; uninstall one of them"
     assert installed_plugins() == [
         Plugin("transform", "blur", "swirls", "1.2", hidden),
@@ -321,8 +322,8 @@ def test_disabled_plugins_are_listed_and_not_loaded(
 def test_a_name_that_a_plugin_holds_is_taken(offer: Callable[..., None], tmp_path: Path) -> None:
     offer(EntryPoint("swirl", make_swirl()), EntryPoint("broken", ImportError("no module named 'cupy'")))
     assert message(lambda: new_plugin("infoplace-swirl", tmp_path)) == (
-        "the transform 'swirl' is there already, from swirls 1.2; choose another name"
+        "there is a transform 'swirl' already, from swirls; choose another name"
     )
     assert message(lambda: new_plugin("infoplace-broken", tmp_path)) == (
-        "the transform name 'broken' is taken: the transform 'broken' of swirls 1.2 fails to load: no module named 'cupy'"
+        "there is a transform 'broken' already, from swirls; choose another name"
     )

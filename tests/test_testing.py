@@ -179,10 +179,10 @@ class TestStockPairs(PairLaws):
 @pytest.mark.parametrize(
     ("tests", "names", "classes"),
     [
-        (TestStockTransforms, ip.list_transforms, ip.transforms._registry),
+        (TestStockTransforms, ip.list_transforms, ip.transforms.base._registry),
         (TestStockLikelihoods, ip.list_likelihoods, ip.distributions.likelihoods._likelihoods),
         (TestStockPriors, ip.list_priors, ip.distributions.priors._priors),
-        (TestStockObjectives, ip.list_objectives, ip.objectives._registry),
+        (TestStockObjectives, ip.list_objectives, ip.objectives.base._registry),
     ],
 )
 def test_all_that_is_stock_is_tried(tests: type[laws.LawTests], names: Any, classes: Any) -> None:

@@ -19,7 +19,7 @@ from infoplace.errors import DeclarationError, did_you_mean, join_names
 from infoplace.evidence import Evidence, Latent, Source, Term, sample_sites
 from infoplace.modes import evaluating
 from infoplace.names import READ_SUFFIX, class_name
-from infoplace.objectives import Objective, amount, check, label, register_objective
+from infoplace.objectives.base import Objective, amount, check, label, register_objective
 from infoplace.transforms import make_transform
 
 __all__ = ["Agreement", "Balance"]

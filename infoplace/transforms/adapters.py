@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, check_keys, did_you_mean
 from infoplace.registry import plain
-from infoplace.transforms import Transform, register_transform
+from infoplace.transforms.base import Transform, register_transform
 
 __all__ = ["KorniaTransform", "TorchvisionTransform", "from_callable", "from_kornia", "from_torchvision"]
 
