@@ -27,6 +27,9 @@ Registered = TypeVar("Registered", bound="type[Network]")
 class Network(Configurable):
     """What makes encoders and decoders. A subclass says how, in :meth:`encoder` and :meth:`decoder`.
 
+    One whose modules share parts, or differ by the block that they are for, defines :meth:`encoders` or :meth:`decoders`
+    instead, which make those of all blocks and observations.
+
     >>> class Linear(Network):
     ...     "One affine map each way."
     ...     def encoder(self, reads, outputs):
@@ -60,6 +63,40 @@ class Network(Configurable):
             DeclarationError: a shape that this network cannot make.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no decoder(self, inputs, raw_shape)")
+
+    def encoders(self, reads: Mapping[str, Mapping[str, Shape]], outputs: Mapping[str, int]) -> dict[str, nn.Module]:
+        """The encoder of every block: here one :meth:`encoder` each, made in order.
+
+        Args:
+            reads: ``{block: {name: shape of one sample}}``, each in the order in which the module is called with them.
+            outputs: ``{block: how many numbers its encoder gives for a sample}``.
+
+        Raises:
+            DeclarationError: what this network cannot read.
+
+        >>> encoders = make_network("small").encoders({"z": {"x": (3, 16, 16)}}, {"z": 8})
+        >>> encoders["z"](torch.zeros(5, 3, 16, 16)).shape
+        torch.Size([5, 8])
+        """
+        return {block: self.encoder(read, outputs[block]) for block, read in reads.items()}
+
+    def decoders(
+        self, inputs: Mapping[str, Mapping[str, int]], raw_shapes: Mapping[str, Shape]
+    ) -> dict[str, nn.Module]:
+        """The decoder of every observation: here one :meth:`decoder` each, made in order.
+
+        Args:
+            inputs: ``{observation: {block or covariate: its dimensions}}``, in the order in which they are joined.
+            raw_shapes: ``{observation: shape of what its decoder gives for a sample}``.
+
+        Raises:
+            DeclarationError: what this network cannot make.
+
+        >>> decoders = make_network("small").decoders({"x": {"z_l": 3, "z_g": 5}}, {"x": (6, 16, 16)})
+        >>> decoders["x"](torch.zeros(5, 8)).shape
+        torch.Size([5, 6, 16, 16])
+        """
+        return {name: self.decoder(sum(joined.values()), raw_shapes[name]) for name, joined in inputs.items()}
 
 
 _registry: Registry[Network] = Registry("network", Network, "infoplace.networks")

@@ -741,7 +741,8 @@ class _Networks:
             self.network = make_network(given)
 
     def build(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-        encoders, decoders = {}, {}
+        read_by: dict[str, dict[str, tuple[int, ...]]] = {}
+        outputs_of: dict[str, int] = {}
         for name, block in self.partition.blocks.items():
             reads = {}
             for read in block.reads or ():
@@ -753,27 +754,35 @@ class _Networks:
             own = self.own["encoders"].get(name)
             prior = make_prior(block.prior)
             outputs = 2 * block.dim + (prior.classes if prior.draws_class else 0)
-            if own is not None:
-                _check_own(
-                    own,
-                    [torch.zeros(2, *shape) for shape in reads.values()],
-                    (outputs,),
-                    (block.dim,),
-                    f"the encoder of {name!r}",
-                    ""
-                    if outputs == 2 * block.dim
-                    else f"its prior draws a class, whose {prior.classes} logits come last",
-                )
-            encoders[name] = own if own is not None else self.network.encoder(reads, outputs)
+            if own is None:
+                read_by[name], outputs_of[name] = reads, outputs
+                continue
+            _check_own(
+                own,
+                [torch.zeros(2, *shape) for shape in reads.values()],
+                (outputs,),
+                (block.dim,),
+                f"the encoder of {name!r}",
+                "" if outputs == 2 * block.dim else f"its prior draws a class, whose {prior.classes} logits come last",
+            )
+        joined_by: dict[str, dict[str, int]] = {}
+        raw_shapes: dict[str, tuple[int, ...]] = {}
         for name, observation in self.partition.observations.items():
-            inputs = sum(self.partition.blocks[block].dim for block in observation.blocks or ())
-            inputs += sum(covariate.width for covariate in self.partition.covariates_into(name).values())
+            joined = {block: self.partition.blocks[block].dim for block in observation.blocks or ()}
+            joined |= {other: covariate.width for other, covariate in self.partition.covariates_into(name).items()}
             raw_shape = make_likelihood(observation.likelihood).raw_shape(shapes[name])
             own = self.own["decoders"].get(name)
-            if own is not None:
-                _check_own(own, [torch.zeros(2, inputs)], raw_shape, shapes[name], f"the decoder of {name!r}")
-            decoders[name] = own if own is not None else self.network.decoder(inputs, raw_shape)
-        return encoders, decoders
+            if own is None:
+                joined_by[name], raw_shapes[name] = joined, raw_shape
+                continue
+            inputs = torch.zeros(2, sum(joined.values()))
+            _check_own(own, [inputs], raw_shape, shapes[name], f"the decoder of {name!r}")
+        encoders = self.own["encoders"] | (self.network.encoders(read_by, outputs_of) if read_by else {})
+        decoders = self.own["decoders"] | (self.network.decoders(joined_by, raw_shapes) if joined_by else {})
+        return (
+            {name: encoders[name] for name in self.partition.blocks},
+            {name: decoders[name] for name in self.partition.observations},
+        )
 
     def to_spec(self) -> dict[str, Any]:
         return {"network": self.network.to_spec(), **{role: sorted(modules) for role, modules in self.own.items()}}

@@ -458,9 +458,10 @@ def saving_brings_it_back(case: _Case) -> None:
             # Modules of the user's own come back by their weights, in modules that start out otherwise.
             other = case.moved(seed=5)
             own: dict[str, Any] = {
-                "encoders": {name: copy.deepcopy(other.guide.encoders[name]) for name in described["encoders"]},
-                "decoders": {name: copy.deepcopy(other.model.decoders[name]) for name in described["decoders"]},
+                "encoders": {name: other.guide.encoders[name] for name in described["encoders"]},
+                "decoders": {name: other.model.decoders[name] for name in described["decoders"]},
             }
+            own = copy.deepcopy(own)  # together, since they may share parts
             with seeded(case.seed + 5):
                 back = load_pair(saved, own if any(own.values()) else None)
         except InfoplaceError as error:

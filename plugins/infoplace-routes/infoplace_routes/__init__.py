@@ -7,7 +7,7 @@ compared with it.
 """
 
 from infoplace_routes.clamped import Clamped, ClampedBatch, ClampedEncoder, clamped_batches, varying
-from infoplace_routes.ladder import Ladder, ladder_networks
+from infoplace_routes.ladder import Ladder
 from infoplace_routes.pixelcnn import AutoregressiveLogistic, FieldNetwork, PixelCNN
 
 __version__ = "0.1.0"
@@ -21,6 +21,5 @@ __all__ = [
     "Ladder",
     "PixelCNN",
     "clamped_batches",
-    "ladder_networks",
     "varying",
 ]

@@ -9,18 +9,20 @@ tells them apart, so what takes few layers to tell and to draw goes to the shall
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import infoplace as ip
 import torch
-from infoplace import DeclarationError, Network, Partition
+from infoplace import DeclarationError, Network
 from torch import Tensor, nn
 
 from infoplace_routes.checks import check_whole
 
-__all__ = ["Ladder", "ladder_networks"]
+__all__ = ["Ladder"]
 
 Shape = tuple[int, ...]
+_TOGETHER = (
+    "ladder: its encoders share a trunk and its decoder takes the blocks in one after the other, so it makes those of all "
+    "blocks at once; give it as the networks of a whole pair, make_pair(partition, shape, networks='ladder')"
+)
 
 
 def _groups(channels: int) -> int:
@@ -128,9 +130,6 @@ class Ladder(Network):
     All blocks read one and the same image, and every observation is that image and hangs on all of them. Depth alone
     places: an auxiliary observation would do so, too, and is refused.
 
-    A pair asks a network for one encoder at a time and does not say whose it is, and a rung has to know. So the modules of
-    all blocks are made at once, by :func:`ladder_networks`.
-
     Args:
         order: the blocks from the shallowest to the deepest; None takes them as they are declared.
         width: channels of the convolutions.
@@ -164,26 +163,20 @@ class Ladder(Network):
             object.__setattr__(self, "order", tuple(self.order))
 
     def encoder(self, reads: Mapping[str, Shape], outputs: int) -> nn.Module:
-        """Refused: see :meth:`encoders`.
+        """Refused, as a rung is one of several.
 
         Raises:
             DeclarationError: always.
         """
-        raise DeclarationError(
-            "ladder: the encoders share a trunk and differ in depth, so they are made for all blocks at once; type "
-            "make_pair(partition, shape, networks=ladder_networks(partition, shape))"
-        )
+        raise DeclarationError(_TOGETHER)
 
     def decoder(self, inputs: int, raw_shape: Shape) -> nn.Module:
-        """Refused: see :meth:`decoders`.
+        """Refused, as the blocks come in one after the other.
 
         Raises:
             DeclarationError: always.
         """
-        raise DeclarationError(
-            "ladder: the decoder takes the blocks in one after the other, so it has to know which they are; type "
-            "make_pair(partition, shape, networks=ladder_networks(partition, shape))"
-        )
+        raise DeclarationError(_TOGETHER)
 
     def rungs(self, blocks: Sequence[str]) -> tuple[str, ...]:
         """The blocks from the shallowest to the deepest.
@@ -254,12 +247,19 @@ class Ladder(Network):
             raw_shapes: ``{observation: shape}``, of what each decoder gives for a sample.
 
         Raises:
-            DeclarationError: an observation that hangs on a single block, or sizes that cannot be halved often enough.
+            DeclarationError: an observation that does not hang on all blocks, or sizes that cannot be halved often enough.
 
         >>> decoders = Ladder().decoders({"x": {"z_l": 4, "z_g": 8}}, {"x": (6, 16, 16)})
         >>> decoders["x"](torch.zeros(5, 12)).shape
         torch.Size([5, 6, 16, 16])
         """
+        blocks = {block for dims in inputs.values() for block in dims}
+        for name, dims in inputs.items():
+            if set(dims) != blocks:
+                raise DeclarationError(
+                    f"ladder: depth alone places the information, so every observation hangs on all blocks, and {name!r} hangs "
+                    f"on {_names(tuple(dims))}; declare {{'x': ip.Observation()}} alone"
+                )
         return {
             name: self._decoder(dims, raw_shapes[name], f"the raw parameters of {name!r}")
             for name, dims in inputs.items()
@@ -316,69 +316,3 @@ class Ladder(Network):
 
 def _divides(step: int, shape: Shape) -> bool:
     return shape[1] % step == 0 and shape[2] % step == 0
-
-
-class _Asked(Network):
-    """Makes what the network ``"small"`` makes, and remembers what it was asked for."""
-
-    asked: Any
-
-    def encoder(self, reads: Mapping[str, Shape], outputs: int) -> nn.Module:
-        self.asked["encoders"].append((dict(reads), outputs))
-        return ip.make_network("small").encoder(reads, outputs)
-
-    def decoder(self, inputs: int, raw_shape: Shape) -> nn.Module:
-        self.asked["decoders"].append((inputs, raw_shape))
-        return ip.make_network("small").decoder(inputs, raw_shape)
-
-
-def ladder_networks(
-    partition: Partition, data_shape: Any, ladder: Ladder | None = None, **parameters: Any
-) -> dict[str, dict[str, nn.Module]]:
-    """The modules of a ladder, for the ``networks`` of ``make_pair`` and of ``load_pair``.
-
-    Args:
-        partition: the declaration: at least two blocks and one observation.
-        data_shape: the shape of one sample, `(channels, height, width)`.
-        ladder: the network; ``parameters`` are those of one to be made.
-
-    Returns:
-        ``{"encoders": {block: module}, "decoders": {observation: module}}``, freshly initialised.
-
-    Raises:
-        DeclarationError: parameters out of their range, a ladder and parameters at once, or a partition that a ladder cannot
-            serve.
-
-    >>> partition = ip.Partition({"z_l": ip.Block(4), "z_g": ip.Block(8)}, {"x": ip.Observation()})
-    >>> pair = ip.make_pair(partition, (3, 16, 16), networks=ladder_networks(partition, (3, 16, 16)))
-    >>> pair.sample(2)["x"].shape
-    torch.Size([2, 3, 16, 16])
-    """
-    if ladder is not None and parameters:
-        raise DeclarationError(
-            f"ladder_networks got a ladder and {_names(tuple(parameters))} at once; give the ladder its parameters: "
-            f"Ladder({', '.join(f'{key}={value!r}' for key, value in parameters.items())})"
-        )
-    network = Ladder(**parameters) if ladder is None else ladder
-    rungs = network.rungs(tuple(partition.blocks))
-    for name, observation in partition.observations.items():
-        if observation.derived or sorted(observation.blocks or ()) != sorted(rungs):
-            raise DeclarationError(
-                f"ladder: depth alone places the information, so the data hang on all blocks and nothing else is modelled, "
-                f"and {name!r} is derived or hangs on {_names(observation.blocks or ())}; declare {{'x': ip.Observation()}} alone"
-            )
-    asked: dict[str, list[Any]] = {"encoders": [], "decoders": []}
-    with torch.random.fork_rng(devices=[]):
-        ip.make_pair(partition, data_shape, networks=_Asked(asked))
-    encoding = dict(zip(partition.blocks, asked["encoders"], strict=True))
-    decoding = dict(zip(partition.observations, asked["decoders"], strict=True))
-    encoders = network.encoders(
-        {block: reads for block, (reads, _) in encoding.items()},
-        {block: outputs for block, (_, outputs) in encoding.items()},
-    )
-    dims = {
-        name: {block: partition.blocks[block].dim for block in partition.observations[name].blocks or ()}
-        for name in decoding
-    }
-    decoders = network.decoders(dims, {name: raw_shape for name, (_, raw_shape) in decoding.items()})
-    return {"encoders": encoders, "decoders": decoders}

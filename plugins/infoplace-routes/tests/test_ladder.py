@@ -8,7 +8,7 @@ import pytest
 import torch
 from infoplace.testing import PairLaws
 
-from infoplace_routes import Ladder, ladder_networks
+from infoplace_routes import Ladder
 
 SHAPE = (3, 16, 16)
 READS = {"x": SHAPE}
@@ -16,13 +16,13 @@ READS = {"x": SHAPE}
 
 @pytest.fixture
 def pair(two_blocks):
-    return ip.make_pair(two_blocks, SHAPE, networks=ladder_networks(two_blocks, SHAPE))
+    return ip.make_pair(two_blocks, SHAPE, networks="ladder")
 
 
 def made(partition, **parameters):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return ip.make_pair(partition, SHAPE, networks=ladder_networks(partition, SHAPE, **parameters))
+        return ip.make_pair(partition, SHAPE, networks={"ladder": parameters})
 
 
 class TestLaws(PairLaws):
@@ -30,16 +30,6 @@ class TestLaws(PairLaws):
         made(ip.Partition({"z_l": ip.Block(3), "z_g": ip.Block(5)}, {"x": ip.Observation()}), hidden=32, width=16)
     ]
     batch = torch.randint(0, 256, (3, *SHAPE), generator=torch.Generator().manual_seed(1)) / 255
-
-    def test_saving_brings_it_back(self, spec, tmp_path):
-        # The law itself copies the modules one by one, which parts the trunk that they share.
-        spec.save(tmp_path / "run")
-        fresh = ladder_networks(spec.partition, SHAPE, hidden=32, width=16)
-        loaded = ip.load_pair(tmp_path / "run", networks=fresh)
-        observations = spec.partition.observe(self.batch)
-        for block, posterior in spec.encode(observations).items():
-            assert torch.equal(posterior.mean, loaded.encode(observations)[block].mean)
-        assert torch.equal(spec.reconstruct(observations)["x"], loaded.reconstruct(observations)["x"])
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ class TestLaws(PairLaws):
 )
 def test_posteriors_and_likelihoods_have_their_shapes(dims, shape, parameters):
     partition = ip.Partition({f"z_{k}": ip.Block(dim) for k, dim in enumerate(dims)}, {"x": ip.Observation()})
-    pair = ip.make_pair(partition, shape, networks=ladder_networks(partition, shape, **parameters))
+    pair = ip.make_pair(partition, shape, networks={"ladder": parameters})
     posteriors = pair.encode(partition.observe(torch.zeros(2, *shape)))
     assert [q.mean.shape[1] for q in posteriors.values()] == list(dims)
     assert pair.sample(2)["x"].shape == (2, *shape)
@@ -113,8 +103,8 @@ def test_the_deep_block_enters_before_the_shallow_one(order):
 
 def test_an_observation_may_name_the_blocks_in_another_order(two_blocks):
     turned = ip.Partition(dict(two_blocks.blocks), {"x": ip.Observation(blocks=("z_g", "z_l"))})
-    one = ip.make_pair(two_blocks, SHAPE, networks=ladder_networks(two_blocks, SHAPE, order=("z_l", "z_g")))
-    other = ip.make_pair(turned, SHAPE, networks=ladder_networks(turned, SHAPE, order=("z_l", "z_g")))
+    one = ip.make_pair(two_blocks, SHAPE, networks={"ladder": {"order": ["z_l", "z_g"]}})
+    other = ip.make_pair(turned, SHAPE, networks={"ladder": {"order": ["z_l", "z_g"]}})
     other.load_state_dict(one.state_dict())
     latents = {"z_l": torch.randn(4, 3), "z_g": torch.randn(4, 5)}
     assert torch.equal(one.decode(latents, "x").mean, other.decode(latents, "x").mean)
@@ -153,27 +143,27 @@ def test_specs_come_back():
 def test_a_prior_that_draws_a_class_gets_its_logits():
     mixture = ip.Block(4, prior={"mixture": {"components": 3, "y": "enumerate"}})
     partition = ip.Partition({"z_l": ip.Block(2), "z_g": mixture}, {"x": ip.Observation()})
-    pair = ip.make_pair(partition, SHAPE, networks=ladder_networks(partition, SHAPE))
+    pair = ip.make_pair(partition, SHAPE, networks="ladder")
     assert pair.classify(partition.observe(torch.zeros(2, *SHAPE)))["z_g"].probs.shape == (2, 3)
 
 
 def test_about_as_large_as_small():
     partition = ip.Partition({"z_l": ip.Block(12), "z_g": ip.Block(32)}, {"x": ip.Observation()})
-    networks = {"small": "small", "ladder": ladder_networks(partition, (3, 32, 32))}
     sizes = {
-        name: sum(p.numel() for p in ip.make_pair(partition, (3, 32, 32), networks=made).parameters())
-        for name, made in networks.items()
+        name: sum(p.numel() for p in ip.make_pair(partition, (3, 32, 32), networks=name).parameters())
+        for name in ("small", "ladder")
     }
     assert 0.8 < sizes["ladder"] / sizes["small"] < 1.1
 
 
-def test_making_the_modules_leaves_the_random_state_to_them(two_blocks):
-    torch.manual_seed(5)
-    made = ladder_networks(two_blocks, SHAPE)
-    torch.manual_seed(5)
-    encoders = Ladder().encoders({"z_l": READS, "z_g": READS}, {"z_l": 6, "z_g": 10})
-    expected = encoders["z_g"].state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in made["encoders"]["z_g"].state_dict().items())
+def test_a_recipe_can_name_it(two_blocks, tmp_path):
+    recipe = ip.Recipe(two_blocks, networks={"ladder": {"width": 16, "hidden": 32}})
+    pair = ip.Recipe.from_dict(recipe.to_dict()).make_pair(SHAPE).eval()
+    pair.save(tmp_path / "run")
+    loaded = ip.load_pair(tmp_path / "run")
+    assert loaded.guide.encoders["z_l"].trunk is loaded.guide.encoders["z_g"].trunk
+    x = two_blocks.observe(torch.zeros(2, *SHAPE))
+    assert torch.equal(loaded.encode(x)["z_l"].mean, pair.encode(x)["z_l"].mean)
 
 
 def test_bad_parameters(refuses):
@@ -186,30 +176,32 @@ def test_bad_parameters(refuses):
 
 
 def test_bad_partitions(two_blocks, refuses):
+    def make(partition, shape, **parameters):
+        return ip.make_pair(partition, shape, networks={"ladder": parameters})
+
     blocks = {"z_l": ip.Block(3), "z_g": ip.Block(5)}
     one = ip.Partition({"z": ip.Block(3)}, {"x": ip.Observation()})
     with refuses("ladder: depth tells blocks apart, and there is one, 'z'; declare at least two"):
-        ladder_networks(one, SHAPE)
+        make(one, SHAPE)
     with refuses("ladder: order names 'z_l', 'other', and the blocks are 'z_l', 'z_g'; name each of them once"):
-        ladder_networks(two_blocks, SHAPE, order=("z_l", "other"))
+        make(two_blocks, SHAPE, order=("z_l", "other"))
     with refuses("is 15x16, and 2 blocks with cells of 4 pixels take sizes that 8 divides; pad or resize"):
-        ladder_networks(two_blocks, (3, 15, 16))
+        make(two_blocks, (3, 15, 16))
     with refuses("is 28x28, and 2 blocks with cells of 4 pixels take sizes that 8 divides; cell=2 would do"):
-        ladder_networks(two_blocks, (1, 28, 28))
+        make(two_blocks, (1, 28, 28))
     auxiliary = ip.Observation(blocks=("z_l",), transform={"patch_shuffle": {"n": 4}})
-    with refuses("depth alone places the information", "'x_hat' is derived or hangs on 'z_l'; declare"):
-        ladder_networks(ip.Partition(blocks, {"x": ip.Observation(), "x_hat": auxiliary}), SHAPE)
+    by_x = {name: ip.Block(block.dim, reads=("x",)) for name, block in blocks.items()}
+    with refuses("depth alone places the information", "'x_hat' hangs on 'z_l'; declare"):
+        make(ip.Partition(by_x, {"x": ip.Observation(), "x_hat": auxiliary}), SHAPE)
     two = ip.Partition(blocks, {"x": ip.Observation(), "y": ip.Observation()})
     with refuses("all blocks climb one trunk", "'z_l' reads 'x', 'y'"):
-        ladder_networks(two, {"x": SHAPE, "y": SHAPE})
+        make(two, {"x": SHAPE, "y": SHAPE})
     with refuses("what the blocks read, 'x', has shape (12,); it takes images [channels, height, width]"):
-        ladder_networks(two_blocks, (12,))
-    with refuses("ladder_networks got a ladder and 'width' at once; give the ladder its parameters: Ladder(width=8)"):
-        ladder_networks(two_blocks, SHAPE, Ladder(), width=8)
+        make(two_blocks, (12,))
 
 
-def test_the_bare_name_says_what_to_type(two_blocks, refuses):
-    with refuses("ladder: the encoders share a trunk", "networks=ladder_networks(partition, shape)"):
-        ip.make_pair(two_blocks, SHAPE, networks="ladder")
-    with refuses("ladder: the decoder takes the blocks in one after the other", "ladder_networks(partition, shape)"):
+def test_as_a_part_of_another_network_it_says_what_to_type(two_blocks, refuses):
+    with refuses("ladder: its encoders share a trunk", "make_pair(partition, shape, networks='ladder')"):
+        ip.make_pair(two_blocks, SHAPE, networks={"clamped": {"base": "ladder"}})
+    with refuses("it makes those of all blocks at once"):
         Ladder().decoder(8, (6, 16, 16))
