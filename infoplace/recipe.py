@@ -91,8 +91,7 @@ class Settings:
                 f"out; got {self.mixture_start!r}; on the command line, --set mixture_start={self.steps // 4}, "
                 f"--set 'mixture_start=[{self.steps // 4}, {self.steps // 2}]' or --set mixture_start=null"
             )
-        if not isinstance(self.mixture_start, int):
-            object.__setattr__(self, "mixture_start", starts or None)
+        object.__setattr__(self, "mixture_start", starts or None)
         for key, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("mixture_fit", MIXTURE_FITS)):
             value = getattr(self, key)
             if value not in known:

@@ -265,7 +265,7 @@ def test_a_pair_without_a_mixture_has_nothing_to_start() -> None:
     pair = ip.make_pair(ip.Partition({"z": ip.Block(2)}, {"x": ip.Observation()}), SHAPE)
     with pytest.raises(DeclarationError, match="no block's prior is a mixture of normals, so there is none to start"):
         start_mixture(pair, images()[0])
-    with pytest.raises(DeclarationError, match="mixture_start=1 starts the mixture of a block whose class is a latent"):
+    with pytest.raises(DeclarationError, match=r"mixture_start=\[1\] starts the mixture of a block whose class is a latent"):
         ip.fit(pair, images()[0], steps=2, mixture_start=1, device="cpu", progress=False)
 
 
@@ -283,7 +283,9 @@ def test_a_start_outside_the_training(value: Any) -> None:
 def test_a_training_starts_the_mixture_anew_at_every_step_that_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, x = make(), images()[0]
     seen: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(training, "start_mixture", lambda _, batch, *arguments: seen.append((len(batch["x"]), *arguments)))
+    monkeypatch.setattr(
+        training, "start_mixture", lambda _, batch, *arguments: seen.append((len(batch["x"]), *arguments))
+    )
     starts = {"steps": 6, "mixture_start": [1, 4], "mixture_fit": "gaussian_mixture", "seed": 3}
     log = ip.fit(pair, x, **starts, batch_size=8, log_every=1, device="cpu", progress=False)
     assert seen == [(len(x), "z", "gaussian_mixture", 3, None)] * 2
@@ -292,6 +294,7 @@ def test_a_training_starts_the_mixture_anew_at_every_step_that_is_listed(monkeyp
     assert recipe.settings.mixture_start == (1, 4)
     assert recipe.to_dict()["training"]["mixture_start"] == [1, 4]
     assert ip.Settings(mixture_start=[]).mixture_start is None
+    assert ip.Settings(mixture_start=3) == ip.Settings(mixture_start=[3])
 
 
 def test_a_training_starts_the_mixture_at_its_step_and_logs_the_classes_in_use(tmp_path: Path) -> None:

@@ -196,7 +196,8 @@ def ours_recipe(options: argparse.Namespace, k: int) -> dict[str, Any]:
     recipe = recipe_of_ours(options)
     own = recipe["training"]["steps"]
     steps = scaled(options.steps or own, effort_of("ours", options))
-    recipe["training"]["mixture_start"] = min(round(recipe["training"]["mixture_start"] * steps / own), steps - 1)
+    starts = ip.Settings(**recipe["training"]).mixture_starts
+    recipe["training"]["mixture_start"] = [min(round(start * steps / own), steps - 1) for start in starts]
     recipe["training"]["steps"] = steps
     return changed(recipe, {"partition.blocks.z_g.prior.mixture.components": k})
 
