@@ -21,6 +21,7 @@ def write(
     notes: str = "",
     device: str = "cpu",
     machine: dict[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Path:
     """Write one benchmark's claims, with the commit, the date and the machine they were measured on.
 
@@ -31,13 +32,14 @@ def write(
         notes: a paragraph on what the numbers say and what they do not; Markdown.
         device: where it ran.
         machine: what it ran on, where that is not this machine.
+        folder: where the file goes; `results/` if left out. It is there whole or not at all.
     """
     import torch
 
-    from infoplace import training
+    from infoplace import files, training
 
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=FOLDER.parent, check=True
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent, check=True
     ).stdout.strip()
     result = {
         "name": name,
@@ -48,9 +50,9 @@ def write(
         "claims": claims,
         "notes": notes,
     }
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    path = files.make_folder(folder or FOLDER) / f"{name}.json"
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return path
 
 

@@ -236,8 +236,8 @@ def _fit(
     _check_batches(batches, pair)
     if settings.mixture_starts and not pair.guide.class_posteriors:
         raise DeclarationError(
-            f"mixture_start={list(settings.mixture_starts)} starts the mixture of a block whose class is a latent variable, and there "
-            "is none; leave it out, or declare prior={'mixture': {'components': 10, 'y': 'enumerate'}}"
+            f"mixture_start={list(settings.mixture_starts)} starts the mixture of a block whose class is a latent variable, and "
+            "there is none; leave it out, or declare prior={'mixture': {'components': 10, 'y': 'enumerate'}}"
         )
     for name in pair.guide.class_posteriors if settings.mixture_starts else ():
         check_start(pair, name, min(_FITTED, batches.count))

@@ -261,14 +261,20 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     agreement_of(view_less)["view"] = None
     alone = changed(recipe, {"objective": dict(bound_of(recipe))})
     uncovered = {"no_surroundings": ("without z_s and what it explains", without_surroundings(recipe))}
-    return (uncovered if middle_of(recipe) else {}) | {
-        "gumbel": ("relaxed draws of the class, temperature 0.4, for the exact sum", changed(recipe, gumbel)),
-        "no_agreement": ("without agreement", alone),
-        "no_redraw": ("agreement without redraw: changes of pose only", redraw_less),
-        "no_view": ("agreement without view: other colours only", view_less),
-        "no_start": ("without a start from k-means", changed(recipe, {"training.mixture_start": None})),
-        "no_agreement_no_auxiliary": ("without agreement and without x_hat", without_auxiliary(alone)),
-    }
+    starts = recipe["training"]["mixture_start"]
+    once = {"start_once": ("one start of the classes", changed(recipe, {"training.mixture_start": starts[:1]}))}
+    return (
+        (uncovered if middle_of(recipe) else {})
+        | (once if len(starts) > 1 else {})
+        | {
+            "gumbel": ("relaxed draws of the class, temperature 0.4, for the exact sum", changed(recipe, gumbel)),
+            "no_agreement": ("without agreement", alone),
+            "no_redraw": ("agreement without redraw: changes of pose only", redraw_less),
+            "no_view": ("agreement without view: other colours only", view_less),
+            "no_start": ("without a start of the classes", changed(recipe, {"training.mixture_start": None})),
+            "no_agreement_no_auxiliary": ("without agreement and without x_hat", without_auxiliary(alone)),
+        }
+    )
 
 
 def estimator_of(method: str, options: argparse.Namespace) -> dict[str, Any]:
