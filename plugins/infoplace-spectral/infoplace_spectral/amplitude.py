@@ -13,7 +13,7 @@ from infoplace.errors import DataError, DeclarationError
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_number, label
+from infoplace_spectral.base import SpatialTransform
 from infoplace_spectral.spectrum import directions, from_spectrum, radial_frequency, to_spectrum
 
 __all__ = ["AmplitudeFlatten", "AmplitudeSwap"]
@@ -44,7 +44,7 @@ class AmplitudeFlatten(SpatialTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "alpha", 0, 4)
+        self.check_number("alpha", 0, 4)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The same shape.
@@ -55,7 +55,7 @@ class AmplitudeFlatten(SpatialTransform):
         shape = super().output_shape(shape)
         if len(radial_frequency(shape[-self.dims :]).unique()) < 3:
             raise DeclarationError(
-                f"{label(self)} takes samples of at least two frequencies beside the mean; got shape {shape}, which has "
+                f"{self.label} takes samples of at least two frequencies beside the mean; got shape {shape}, which has "
                 "one; give samples of at least 4 values along a side"
             )
         return shape
@@ -113,7 +113,7 @@ class AmplitudeSwap(SpatialTransform):
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if len(x) < 2:
             raise DataError(
-                f"{label(self)} takes a batch of at least 2 samples, which swap amplitudes; got 1; give more at once, or "
+                f"{self.label} takes a batch of at least 2 samples, which swap amplitudes; got 1; give more at once, or "
                 "use amplitude_flatten, which treats each sample on its own"
             )
         circle = draw_uniform((len(x),), x, generator).argsort()

@@ -31,10 +31,7 @@ __all__ = [
     "SpatialTransform",
     "check_choice",
     "check_flag",
-    "check_number",
-    "check_whole",
     "fit_range",
-    "label",
 ]
 
 FITS = ("shrink", "shift", "clip")
@@ -46,37 +43,6 @@ _SLACK = 32
 """Rounding errors of a Fourier transform, in units of the type's precision; a channel that is 1 throughout has them too."""
 
 
-def label(transform: Transform) -> str:
-    """What messages call a transform: its registered name, or else its class's."""
-    return transform.spec_name or type(transform).__name__
-
-
-def check_whole(transform: Transform, field: str, low: int, high: int | None = None) -> None:
-    """Refuse a parameter that is not an integer from ``low`` to ``high``.
-
-    Raises:
-        DeclarationError: it is not.
-    """
-    value = getattr(transform, field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        wanted = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-        raise DeclarationError(f"{label(transform)}: {field} must be {wanted}; got {value!r}")
-
-
-def check_number(transform: Transform, field: str, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse a parameter that is not a number from ``low`` (or ``above`` it) to ``high``, and make it a float.
-
-    Raises:
-        DeclarationError: it is not.
-    """
-    value = getattr(transform, field)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (above and value == low):
-        wanted = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
-        raise DeclarationError(f"{label(transform)}: {field} must be a number {wanted}; got {value!r}")
-    object.__setattr__(transform, field, float(value))  # so that 1 in a file and 1.0 in Python give equal specs
-
-
 def check_flag(transform: Transform, field: str) -> None:
     """Refuse a parameter that is neither true nor false.
 
@@ -84,7 +50,7 @@ def check_flag(transform: Transform, field: str) -> None:
         DeclarationError: it is neither.
     """
     if not isinstance(getattr(transform, field), bool):
-        raise DeclarationError(f"{label(transform)}: {field} must be true or false; got {getattr(transform, field)!r}")
+        raise DeclarationError(f"{transform.label}: {field} must be true or false; got {getattr(transform, field)!r}")
 
 
 def check_choice(transform: Transform, field: str, options: Iterable[str]) -> None:
@@ -96,7 +62,7 @@ def check_choice(transform: Transform, field: str, options: Iterable[str]) -> No
     value, options = getattr(transform, field), tuple(options)
     if value not in options:
         raise UnknownNameError(
-            f"{label(transform)}: {field} must be one of {join_names(options)}; got {value!r}."
+            f"{transform.label}: {field} must be one of {join_names(options)}; got {value!r}."
             f"{did_you_mean(value, options)}"
         )
 
@@ -117,7 +83,7 @@ class SpatialTransform(Transform):
     fit: str = "shrink"
 
     def __post_init__(self) -> None:
-        check_whole(self, "dims", 1, 3)
+        self.check_integer("dims", 1, 3)
         check_choice(self, "fit", FITS)
         sides = ("length",) if self.dims == 1 else _SIDES[-self.dims :]
         object.__setattr__(self, "axes", ("channels", *sides))
@@ -131,7 +97,7 @@ class SpatialTransform(Transform):
         shape = super().output_shape(shape)
         if math.prod(shape[-self.dims :]) == 1:
             raise DeclarationError(
-                f"{label(self)} takes samples of at least 2 values a channel; got shape {shape}, which has 1; "
+                f"{self.label} takes samples of at least 2 values a channel; got shape {shape}, which has 1; "
                 "leave it out"
             )
         return shape
@@ -155,7 +121,7 @@ class SpatialTransform(Transform):
             values = x if x.dtype == torch.float64 else x.float()
         else:
             raise DataError(
-                f"{label(self)} takes floats in [0, 1] or uint8 in 0..255; got {x.dtype}; "
+                f"{self.label} takes floats in [0, 1] or uint8 in 0..255; got {x.dtype}; "
                 "use x.to(torch.uint8), or x.float() / 255 for pixels"
             )
         fitted = fit_range(function(values.contiguous()), self.fit, self.dims)

@@ -15,7 +15,7 @@ import torch
 from infoplace.errors import DeclarationError
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_choice, check_number, label
+from infoplace_spectral.base import SpatialTransform, check_choice
 from infoplace_spectral.spectrum import from_spectrum, radial_frequency, to_spectrum
 
 __all__ = ["EDGES", "BandStop", "HighPass", "LowPass", "RadialFilter"]
@@ -69,12 +69,12 @@ class RadialFilter(SpatialTransform):
         if bool((gain == 1).all()):
             lowest, highest = frequency[frequency > 0].min(), frequency.max()
             raise DeclarationError(
-                f"{label(self)}: {values} removes nothing from a sample of shape {shape}, whose frequencies lie from "
+                f"{self.label}: {values} removes nothing from a sample of shape {shape}, whose frequencies lie from "
                 f"{lowest:.3g} to {highest:.3g} cycles per sample; move it to where some are"
             )
         if not bool(gain.any()):
             raise DeclarationError(
-                f"{label(self)}: {values} leaves nothing of a sample of shape {shape}, whose highest frequency is "
+                f"{self.label}: {values} leaves nothing of a sample of shape {shape}, whose highest frequency is "
                 f"{frequency.max():.3g} cycles per sample; give less"
             )
         return shape
@@ -109,7 +109,7 @@ class LowPass(RadialFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "cutoff", 0, 0.5, above=True)
+        self.check_number("cutoff", 0, 0.5, positive=True)
 
     def gain(self, frequency: Tensor) -> Tensor:
         if self.edge == "gaussian":
@@ -139,7 +139,7 @@ class HighPass(RadialFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "cutoff", 0, 0.5, above=True)
+        self.check_number("cutoff", 0, 0.5, positive=True)
 
     def gain(self, frequency: Tensor) -> Tensor:
         if self.edge == "gaussian":
@@ -173,12 +173,10 @@ class BandStop(RadialFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "low", 0, 0.5, above=True)
-        check_number(self, "high", 0, 0.5, above=True)
+        self.check_number("low", 0, 0.5, positive=True)
+        self.check_number("high", 0, 0.5, positive=True)
         if self.low >= self.high:
-            raise DeclarationError(
-                f"{label(self)}: low must be below high; got low={self.low:g} and high={self.high:g}"
-            )
+            raise DeclarationError(f"{self.label}: low must be below high; got low={self.low:g} and high={self.high:g}")
 
     def gain(self, frequency: Tensor) -> Tensor:
         if self.edge == "gaussian":

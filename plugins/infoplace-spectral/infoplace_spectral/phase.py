@@ -8,7 +8,7 @@ import torch
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_flag, check_number
+from infoplace_spectral.base import SpatialTransform, check_flag
 from infoplace_spectral.spectrum import from_spectrum, to_spectrum
 
 __all__ = ["PhaseScramble"]
@@ -48,7 +48,7 @@ class PhaseScramble(SpatialTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "strength", 0, 1, above=True)
+        self.check_number("strength", 0, 1, positive=True)
         check_flag(self, "per_channel")
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:

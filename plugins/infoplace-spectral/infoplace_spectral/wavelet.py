@@ -15,7 +15,7 @@ from infoplace.errors import DataError, DeclarationError
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_flag, check_whole, label
+from infoplace_spectral.base import SpatialTransform, check_flag
 
 __all__ = ["WaveletShuffle", "haar", "inverse_haar"]
 
@@ -48,7 +48,7 @@ class WaveletShuffle(SpatialTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, "levels", 1)
+        self.check_integer("levels", 1)
         check_flag(self, "coarse")
         check_flag(self, "per_channel")
 
@@ -61,10 +61,10 @@ class WaveletShuffle(SpatialTransform):
         shape = super().output_shape(shape)
         problem = _indivisible(shape, self.levels, self.dims)
         if problem:
-            raise DeclarationError(f"{label(self)}: {problem}")
+            raise DeclarationError(f"{self.label}: {problem}")
         if max(shape[-self.dims :]) == 2:
             raise DeclarationError(
-                f"{label(self)} takes samples of at least 4 values along a side; got shape {shape}, whose bands have a "
+                f"{self.label} takes samples of at least 4 values along a side; got shape {shape}, whose bands have a "
                 "single coefficient each"
             )
         return shape
