@@ -45,6 +45,8 @@ HIDDEN_MODULES = (
         "infoplace.missing",
         "infoplace.modes",
         "infoplace.names",
+        "infoplace.pair.making",
+        "infoplace.pair.modules",
     }
     | {
         f"infoplace.report.{part}"
