@@ -265,7 +265,9 @@ def test_a_pair_without_a_mixture_has_nothing_to_start() -> None:
     pair = ip.make_pair(ip.Partition({"z": ip.Block(2)}, {"x": ip.Observation()}), SHAPE)
     with pytest.raises(DeclarationError, match="no block's prior is a mixture of normals, so there is none to start"):
         start_mixture(pair, images()[0])
-    with pytest.raises(DeclarationError, match=r"mixture_start=\[1\] starts the mixture of a block whose class is a latent"):
+    with pytest.raises(
+        DeclarationError, match=r"mixture_start=\[1\] starts the mixture of a block whose class is a latent"
+    ):
         ip.fit(pair, images()[0], steps=2, mixture_start=1, device="cpu", progress=False)
 
 

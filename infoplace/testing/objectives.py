@@ -209,6 +209,10 @@ def check_objective(
 
 def _case(objective: Any, pair: Pair | None, observations: Mapping[str, Tensor] | None, seed: int) -> _Case:
     made = make_objective(objective)
+    if made.module is not None:
+        module = copy.deepcopy(made.module).double()  # as the pair that it is tried on
+        made = copy.deepcopy(made)
+        made.module = module
     if (pair is None) != (observations is None):
         raise DeclarationError(
             "pair and observations go together; give both, as check_objective(objective, pair, pair.partition.observe(batch)), "

@@ -156,7 +156,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("band_stop", {"low": 0.3, "high": 0.2}, r"^band_stop: low must be below high; got low=0.3 and high=0.2$"),
     ("band_stop", {"high": 0.6}, r"high must be a number above 0 and at most 0.5; got 0.6$"),
     ("band_stop", {"low": -0.1}, r"low must be a number above 0 and at most 0.5; got -0.1$"),
-    ("amplitude_flatten", {"alpha": -1}, r"^amplitude_flatten: alpha must be a number of at least 0 and at most 4; got -1$"),
+    (
+        "amplitude_flatten",
+        {"alpha": -1},
+        r"^amplitude_flatten: alpha must be a number of at least 0 and at most 4; got -1$",
+    ),
     ("wavelet_shuffle", {"levels": 0}, r"^wavelet_shuffle: levels must be a positive integer; got 0$"),
     ("wavelet_shuffle", {"coarse": "yes"}, r"coarse must be true or false; got 'yes'$"),
     ("wavelet_shuffle", {"per_channel": None}, r"per_channel must be true or false; got None$"),
