@@ -768,7 +768,7 @@ def notes(found: Found, data: Material, options: argparse.Namespace) -> str:
 
 
 DEFAULTS: dict[str, Any] = {
-    "data": "street_numbers/easy", "steps": 1500, "batch": 64, "seeds": 3, "images": 2000, "train_images": None,
+    "data": "street_numbers/easy", "steps": 1200, "batch": 64, "seeds": 3, "images": 2000, "train_images": None,
 }  # fmt: skip
 
 
