@@ -226,7 +226,7 @@ def test_the_module_imports_nothing_that_is_slow() -> None:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names} == {
-        "infoplace", "infoplace.errors", "infoplace.files",
+        "infoplace", "infoplace.errors", "infoplace.files", "infoplace.registry",
     }  # fmt: skip
 
 

@@ -293,7 +293,7 @@ def describe_transform(name: str) -> Description:
       random: no
       in: [batch, channels, height, width]
       parameter sigma: float = 2.0
-      from infoplace.transforms.Blur
+      from infoplace.transforms.stock.Blur
     """
     implementation = _registry.get(name)
     details = {

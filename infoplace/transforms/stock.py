@@ -27,6 +27,7 @@ class PatchShuffle(Transform):
     does not. It is the ``g`` of section 2.2 of the paper, "Explicit information placement on latent variables using
     auxiliary generative modelling task". Values of any type are moved as they are.
 
+    >>> from infoplace import make_transform
     >>> x = torch.arange(6.0).view(1, 6) / 5
     >>> segments = make_transform("patch_shuffle", n=2, dims=1)
     >>> segments(x, generator=torch.Generator().manual_seed(1)).sort().values.equal(x)
@@ -158,6 +159,7 @@ class Cover(Transform):
     The rectangle has the share `width` of the image's width and `height` of its height, in whole pixels, rounded, and at
     least one. An observation that is covered in the middle says what the surroundings are and nothing of what they surround.
 
+    >>> from infoplace import make_transform
     >>> make_transform("cover", width=0.5, height=1.0)(torch.ones(1, 1, 2, 4))
     tensor([[[[1., 0., 0., 1.],
               [1., 0., 0., 1.]]]])
@@ -201,6 +203,7 @@ class Grayscale(Transform):
 
     The brightness is ITU-R BT.601's, ``0.299 red + 0.587 green + 0.114 blue``.
 
+    >>> from infoplace import make_transform
     >>> make_transform("grayscale")(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten()
     tensor([0.2990, 0.2990, 0.2990])
     """
@@ -315,6 +318,7 @@ class Blur(Transform):
 class Posterize(Transform):
     """Rounds every value to the nearest of `levels` evenly spaced ones, 0 and 1 among them.
 
+    >>> from infoplace import make_transform
     >>> make_transform("posterize", levels=3)(torch.tensor([[0.1, 0.3, 0.9]]))
     tensor([[0.0000, 0.5000, 1.0000]])
     """
@@ -408,6 +412,7 @@ class Affine(Transform):
     logarithm. Values are interpolated linearly, and
     the border's pixels are repeated outwards. Small changes of pose keep what an image shows.
 
+    >>> from infoplace import make_transform
     >>> make_transform("affine", degrees=5.0)(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 3, 8, 8])
     """
