@@ -51,21 +51,11 @@ if __name__ == "__main__":
     # Kept means: with z_l resampled, at least 0.8 of what the reconstructions reach.
     floor = 0.8 * statistics.mean(values["digit_accuracy_reconstruction"])
     GOALS["digit_accuracy_z_l_resampled"] = (f">={floor:.3f}", "fraction")
+    context = {"data": "street_numbers/easy", "steps": steps, "seeds": list(range(options.seeds))}
     claims = []
     for name, (goal, unit) in GOALS.items():
-        found = values[name]
-        middle = statistics.median(found) if unit == "seconds" else statistics.mean(found)
-        claims.append(
-            {
-                "name": name,
-                "value": round(middle, 4),
-                "spread": round(statistics.stdev(found), 4) if len(found) > 1 else 0.0,
-                "runs": len(found),
-                "unit": unit,
-                "goal": goal,
-                "context": {"data": "street_numbers/easy", "steps": steps, "seeds": list(range(options.seeds))},
-            }
-        )
+        middle = statistics.median if unit == "seconds" else statistics.mean
+        claims.append(results_file.claim(name, values[name], unit, goal, context, middle))
     notes = (
         "Experiment 1 of the paper on the easy street numbers, test split: posterior means are decoded and the likelihood's "
         f"mean is scored. On the real test images the digit classifier reaches {real['digit']:.3f} and the colour regressor "

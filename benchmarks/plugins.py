@@ -63,15 +63,7 @@ def caught() -> tuple[list[str], int]:
 
 def claim(name: str, values: list[float], unit: str, goal: str = "", **context: Any) -> dict[str, Any]:
     """One claim; times are medians."""
-    return {
-        "name": name,
-        "value": round(statistics.median(values), 3),
-        "spread": round(statistics.stdev(values), 3) if len(values) > 1 else 0.0,
-        "runs": len(values),
-        "unit": unit,
-        "goal": goal,
-        "context": context,
-    }
+    return results_file.claim(name, values, unit, goal, context, middle=statistics.median, digits=3)
 
 
 def main() -> None:
@@ -82,9 +74,7 @@ def main() -> None:
     for name in missed:
         print(f"not caught: {name}")
     claims = [
-        claim(
-            "new_plugin_seconds", whole, "s", "<=1", measures="the whole command, Python's and torch's start included"
-        ),
+        claim("new_plugin_seconds", whole, "s", "<=1", measures="the whole command, Python's start included"),
         claim("new_plugin_writing_seconds", writing, "s"),
         claim("laws_faults_caught", [planted - len(missed)], "faults", f">={planted}"),
         claim("laws_faults_planted", [planted], "faults"),

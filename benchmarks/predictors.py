@@ -60,23 +60,17 @@ def measure(name: str, job: Job, root: str | None, device: str) -> dict[str, Any
         seconds.append(time.perf_counter() - start)
         scores.append(predictor.score(test.images, test.factors[job.factor]))
         print(f"{name}, seed {seed}: {scores[-1]:.4f} after {seconds[-1]:.0f} s of training", flush=True)
-    return {
-        "name": name,
-        "value": round(statistics.mean(scores), 4),
-        "spread": round(statistics.stdev(scores), 4) if len(scores) > 1 else 0.0,
-        "runs": len(scores),
-        "unit": "fraction" if predictor.metric == "accuracy" else "squared correlation",
-        "goal": job.goal,
-        "context": {
-            "data": job.data,
-            "factor": job.factor,
-            "training_images": len(train),
-            "test_images": len(test),
-            "seeds": list(range(job.seeds)),
-            "settings": job.settings or "the defaults",
-            "train_seconds": round(statistics.median(seconds)),
-        },
+    context = {
+        "data": job.data,
+        "factor": job.factor,
+        "training_images": len(train),
+        "test_images": len(test),
+        "seeds": list(range(job.seeds)),
+        "settings": job.settings or "the defaults",
+        "train_seconds": round(statistics.median(seconds)),
     }
+    unit = "fraction" if predictor.metric == "accuracy" else "squared correlation"
+    return results_file.claim(name, scores, unit, job.goal, context)
 
 
 NOTES = (

@@ -1,17 +1,90 @@
-"""The one form of every benchmark's result: `write` makes `results/<name>.json`, and `python benchmarks/results_file.py`
-renders RESULTS.md from all of them."""
+"""The one form of every benchmark's result: `write` makes `results/<name>.json` of what `claim` gives, and
+`python benchmarks/results_file.py` renders RESULTS.md from all of them; and what keeps runs of different settings apart."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
+
+
+def claim(
+    name: str,
+    values: Sequence[float],
+    unit: str,
+    goal: str = "",
+    context: Mapping[str, Any] | None = None,
+    middle: Callable[[Sequence[float]], float] = statistics.mean,
+    digits: int = 4,
+) -> dict[str, Any]:
+    """One number over its runs, as `write` takes it.
+
+    Args:
+        name: what is claimed.
+        values: the number of every run.
+        unit: of the values.
+        goal: a bound as `>=0.93`; empty for none.
+        context: what the number hangs on.
+        middle: what the value is of the runs'; the spread is their standard deviation.
+        digits: decimals kept.
+
+    >>> claim("accuracy", [0.5, 0.7], "fraction")["value"]
+    0.6
+    """
+    return {
+        "name": name,
+        "value": round(middle(values), digits),
+        "spread": round(statistics.stdev(values), digits) if len(values) > 1 else 0.0,
+        "runs": len(values),
+        "unit": unit,
+        "goal": goal,
+        "context": dict(context or {}),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is there whole or not at all."""
+    from infoplace import files
+
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def check_settings(
+    path: Path, settings: Mapping[str, Any], long: Sequence[str] = (), today: Callable[[Any], Any] | None = None
+) -> None:
+    """Stop at a file that tells of other settings, before anything is trained, measured or gathered beside it.
+
+    Args:
+        path: the file; it holds settings, or has them under the key `settings`. None there is fine.
+        settings: what they should be.
+        long: settings that the message names without their values.
+        today: writes what is there as it would be written today.
+
+    Raises:
+        SystemExit: they differ; the message says in what.
+    """
+    if not path.is_file():
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    there = there.get("settings", there)
+    if today is not None:
+        there = today(there)
+    differ = [key for key in settings if there.get(key) != settings[key]]
+    if differ:
+        short = "; ".join(f"{key}: {there.get(key)} there, {settings[key]} now" for key in differ if key not in long)
+        raise SystemExit(
+            f"{path.parent} holds a run of other settings ({short or ', '.join(differ)}); repeat the options that it was made "
+            "with, or choose another folder with --runs"
+        )
 
 
 def write(
@@ -51,8 +124,7 @@ def write(
         "notes": notes,
     }
     path = files.make_folder(folder or FOLDER) / f"{name}.json"
-    with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(path, result)
     return path
 
 

@@ -198,27 +198,6 @@ def folder_of(route: Route, strength: float, seed: int, options: argparse.Namesp
     return Path(options.runs) / route.name / f"{route.strength}_{strength:g}" / f"seed{seed}"
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Stop at a file that tells of other settings, before anything is trained, measured or gathered beside it."""
-    if not path.is_file():
-        return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    there = there.get("settings", there)
-    differ = [key for key in settings if there.get(key) != settings[key]]
-    if differ:
-        short = "; ".join(f"{key}: {there.get(key)} there, {settings[key]} now" for key in differ)
-        raise SystemExit(
-            f"{path.parent} holds a run of other settings ({short}); repeat the options that it was made with, or choose "
-            "another folder with --runs"
-        )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there whole or not at all."""
-    with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """What such a file holds."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -235,12 +214,12 @@ def networks_of(route: Route, options: argparse.Namespace) -> Any:
 def trained(route: Route, strength: float, seed: int, data: Material, options: argparse.Namespace) -> ip.Pair:
     """The route's pair: trained, or as it was left by an earlier command."""
     folder, settings = folder_of(route, strength, seed, options), settings_of(route, strength, seed, data, options)
-    check_settings(folder / "settings.json", settings)
+    results_file.check_settings(folder / "settings.json", settings)
     device, shape = resolve_device(options.device), data.train.shape
     if (folder / "trained.json").is_file():
         return ip.load_pair(folder, device=device)
     print(f"training {route.name}, {route.strength} {strength:g}, seed {seed}: {options.steps} steps", flush=True)
-    write_json(files.make_folder(folder) / "settings.json", settings)
+    results_file.write_json(files.make_folder(folder) / "settings.json", settings)
     with seeded(seed, torch.device("cpu")):
         partition = ip.Partition.from_dict(route.partition)
         pair = ip.make_pair(partition, shape, networks=networks_of(route, options))
@@ -260,7 +239,9 @@ def trained(route: Route, strength: float, seed: int, data: Material, options: a
             out=folder, resume=resume, device=options.device, progress=options.progress,
         )  # fmt: skip
         seconds = log[-1]["seconds"]
-    write_json(folder / "trained.json", {"seconds": round(seconds, 1), "machine": training.machine(device)})
+    results_file.write_json(
+        folder / "trained.json", {"seconds": round(seconds, 1), "machine": training.machine(device)}
+    )
     return pair
 
 
@@ -425,7 +406,7 @@ def checked(
     pair = trained(route, strength, seed, data, options)
     path = folder_of(route, strength, seed, options) / "sets.json"
     if not path.is_file():
-        write_json(path, sets_of(route, pair, data.train))
+        results_file.write_json(path, sets_of(route, pair, data.train))
     return pair, read_json(path)
 
 
@@ -445,7 +426,7 @@ def run(route: Route, seed: int, data: Material, options: argparse.Namespace) ->
     told = read_json(folder / "trained.json")
     settings = settings_of(route, strength, seed, data, options)
     result = {"images": len(data.test), "strength": strength, "sets": sets, "scores": scores, **told}
-    write_json(folder / "result.json", {**result, "settings": settings})
+    results_file.write_json(folder / "result.json", {**result, "settings": settings})
     print(f"  margin {scores['margin']:.3f}; measured in {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -471,7 +452,7 @@ def tuned_file(route: Route, options: argparse.Namespace) -> Path:
 def tune(route: Route, data: Material, options: argparse.Namespace) -> None:
     """Train every strength at seed 0 and choose by validation images, where that is not done yet."""
     path, settings = tuned_file(route, options), tuning_settings(route, data, options)
-    check_settings(path, settings)
+    results_file.check_settings(path, settings)
     if path.is_file():
         return
     validation = load(options.data, "validation", limit=options.images)
@@ -488,14 +469,14 @@ def tune(route: Route, data: Material, options: argparse.Namespace) -> None:
         return
     best = max(found, key=lambda strength: found[strength])
     scores = {f"{strength:g}": round(score, 4) for strength, score in found.items()}
-    write_json(path, {"settings": settings, "images": len(validation), "scores": scores, "strength": best})
+    results_file.write_json(path, {"settings": settings, "images": len(validation), "scores": scores, "strength": best})
     print(f"{route.name}: {route.strength} {best:g}, of {scores}", flush=True)
 
 
 def strength_of(route: Route, data: Material, options: argparse.Namespace) -> float:
     """The strength that was chosen; the middle one of those that can be, where none was."""
     path = tuned_file(route, options)
-    check_settings(path, tuning_settings(route, data, options))
+    results_file.check_settings(path, tuning_settings(route, data, options))
     return float(read_json(path)["strength"]) if path.is_file() else route.values[len(route.values) // 2]
 
 
@@ -509,7 +490,7 @@ def result_of(route: Route, seed: int, data: Material, options: argparse.Namespa
     """What a finished run was measured to be on as many images; None where it was not."""
     strength = strength_of(route, data, options)
     folder = folder_of(route, strength, seed, options)
-    check_settings(folder / "settings.json", settings_of(route, strength, seed, data, options))
+    results_file.check_settings(folder / "settings.json", settings_of(route, strength, seed, data, options))
     if not (folder / "result.json").is_file():
         return None
     result = read_json(folder / "result.json")
@@ -532,15 +513,7 @@ def values_of(rows: list[dict[str, Any]], score: str) -> list[float]:
 
 def claim(name: str, values: list[float], context: Mapping[str, Any]) -> dict[str, Any]:
     """One number over the seeds."""
-    return {
-        "name": name,
-        "value": round(statistics.mean(values), 4),
-        "spread": round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
-        "runs": len(values),
-        "unit": "of what real images give",
-        "goal": "",
-        "context": {**context, "seeds": len(values)},
-    }
+    return results_file.claim(name, values, "of what real images give", context={**context, "seeds": len(values)})
 
 
 def claims(found: Found, data: Material, options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -286,16 +286,9 @@ def claims_of(
     """One claim for each number, over the seeds."""
     for name in values[0]:
         found = [value[name] for value in values]
-        accuracy = "accuracy" in name
-        yield {
-            "name": prefix + name,
-            "value": round(statistics.mean(found), 4),
-            "spread": round(statistics.stdev(found), 4) if len(found) > 1 else 0.0,
-            "runs": len(found),
-            "unit": "fraction" if accuracy else "of what real images give",
-            "goal": GOALS.get(prefix + name, "") if goals else "",
-            "context": {**context, "seeds": len(found)},
-        }
+        unit = "fraction" if "accuracy" in name else "of what real images give"
+        goal = GOALS.get(prefix + name, "") if goals else ""
+        yield results_file.claim(prefix + name, found, unit, goal, {**context, "seeds": len(found)})
 
 
 def gather(plan: Mapping[str, Task], options: argparse.Namespace) -> None:

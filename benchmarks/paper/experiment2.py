@@ -360,26 +360,13 @@ def settings_of(task: Task, seed: int, data: Material, options: argparse.Namespa
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Stop at a folder of other settings, before anything is trained, measured or gathered in it."""
-    path = folder / "settings.json"
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there.get("recipe"):
-            # As it would be written today: what had no name yet when it was is as it was.
-            there["recipe"] = json.loads(json.dumps(ip.Recipe.from_dict(there["recipe"]).to_dict()))
-        differ = [key for key in settings if there.get(key) != settings[key]]
-        if differ:
-            plain = [key for key in differ if key not in ("recipe", "estimator")]
-            short = "; ".join(f"{key}: {there.get(key)} there, {settings[key]} now" for key in plain)
-            raise SystemExit(
-                f"{folder} holds a run of other settings ({short or ', '.join(differ)}); repeat the options that it was made "
-                "with, or choose another folder with --runs"
-            )
 
+    def today(there: dict[str, Any]) -> dict[str, Any]:
+        # What had no name yet when it was written is as it was.
+        recipe = there.get("recipe")
+        return there | {"recipe": recipe and json.loads(json.dumps(ip.Recipe.from_dict(recipe).to_dict()))}
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there whole or not at all."""
-    with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    results_file.check_settings(folder / "settings.json", settings, ("recipe", "estimator"), today)
 
 
 def folder_of(task: Task, seed: int, options: argparse.Namespace) -> Path:
@@ -404,7 +391,7 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
         check_settings(source.parent, {**settings, "estimator": None})
     print(f"{task.name}, seed {seed}", flush=True)
     files.make_folder(folder)
-    write_json(folder / "settings.json", settings)
+    results_file.write_json(folder / "settings.json", settings)
     if task.method == "kmeans_z_g":
         found, more = clustered_by_kmeans(task, source, seed, data, options)
     elif task.recipe is not None:
@@ -417,7 +404,7 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
     result |= {f"nmi_{name}": nmi(found["test"], values) for name, values in other_factors(data).items()}
     result["machine"] = training.machine(resolve_device(options.device))
     files.write_tensors(folder / "clusters.safetensors", found)
-    write_json(folder / "result.json", result)
+    results_file.write_json(folder / "result.json", result)
     print(
         f"  majority {table.scores['majority']:.3f}, Hungarian {table.scores['hungarian']:.3f}, {more['seconds']:.0f} s",
         flush=True,
@@ -604,15 +591,9 @@ def goals(options: argparse.Namespace) -> dict[str, str]:
 def claim(name: str, values: list[float], context: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """One number over the seeds."""
     units = {"clusters_used": "clusters", "nmi": "NMI", "nmi_colour": "NMI", "nmi_count": "NMI", "ari": "ARI"}
-    return {
-        "name": name,
-        "value": round(statistics.mean(values), 4),
-        "spread": round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
-        "runs": len(values),
-        "unit": next((unit for score, unit in units.items() if name.endswith(f"_{score}")), "fraction"),
-        "goal": goals(options).get(name, "") if "change" not in context else "",
-        "context": dict(context),
-    }
+    unit = next((unit for score, unit in units.items() if name.endswith(f"_{score}")), "fraction")
+    goal = goals(options).get(name, "") if "change" not in context else ""
+    return results_file.claim(name, values, unit, goal, context)
 
 
 def claims(plan: Mapping[str, Task], found: Found, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
