@@ -30,6 +30,7 @@ __all__ = [
     "by_block",
     "check",
     "describe_objective",
+    "is_finite",
     "is_whole",
     "label",
     "list_objectives",
@@ -445,29 +446,41 @@ def _is_zero(weight: float | Tensor) -> bool:
 
 
 def is_whole(value: object) -> bool:
+    """Whether a parameter is an integer, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether a parameter is a finite number, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def label(objective: Objective) -> str:
+    """What messages call an objective: its registered name, or else its class's."""
     return objective.spec_name or type(objective).__name__
 
 
 def check(objective: Objective, parameter: str, right: bool, expected: str, got: object) -> None:
+    """Refuse a parameter that is not ``right``; ``expected`` is what the message asks for.
+
+    Raises:
+        DeclarationError: it is not right.
+    """
     if not right:
         raise DeclarationError(f"{label(objective)}: {parameter} must be {expected}; got {got!r}")
 
 
 def amount(objective: Objective, parameter: str, value: Any, by_block: bool = False) -> Any:
-    """A number at least 0, or one for each block, checked and made float."""
+    """A number at least 0, or one for each block, checked and made float.
+
+    Raises:
+        DeclarationError: it is none.
+    """
     if by_block and isinstance(value, Mapping):
         check(objective, parameter, bool(value), "a number or a dict of at least one block", value)
         return {str(name): amount(objective, f"{parameter}[{name!r}]", one) for name, one in value.items()}
     kinds = ", or a dict of one for each block" if by_block else ""
-    check(objective, parameter, _is_finite(value) and value >= 0, f"a finite number, at least 0{kinds}", value)
+    check(objective, parameter, is_finite(value) and value >= 0, f"a finite number, at least 0{kinds}", value)
     return float(value)
 
 
@@ -602,7 +615,7 @@ class WeightedSum(Objective):
         check(self, "objectives", listed, "a list of at least one objective or spec", objectives)
         made = [make_objective(objective) for objective in objectives]
         given = [1.0] * len(made) if weights is None else weights
-        counted = isinstance(given, (list, tuple)) and len(given) == len(made) and all(map(_is_finite, given))
+        counted = isinstance(given, (list, tuple)) and len(given) == len(made) and all(map(is_finite, given))
         check(self, "weights", counted, f"{len(made)} finite number(s), one for each objective", given)
         shares: dict[int, tuple[Objective, float]] = {}
         for objective, weight in zip(made, given, strict=True):

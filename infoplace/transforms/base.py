@@ -172,6 +172,16 @@ class Transform(Configurable):
             raise DeclarationError(f"{self.label}: {field} must be a number {above}{upper}; got {value!r}")
         self._set(field, float(value))  # so that 2 in a YAML file and 2.0 in Python give equal specs
 
+    def check_flag(self, field: str) -> None:
+        """Refuse a parameter that is neither true nor false; for ``__post_init__``.
+
+        Raises:
+            DeclarationError: it is neither.
+        """
+        value = getattr(self, field)
+        if not isinstance(value, bool):
+            raise DeclarationError(f"{self.label}: {field} must be true or false; got {value!r}")
+
     def in_floats(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """``function`` of ``x`` as floats in [0, 1], clipped to [0, 1] and given back in the type of ``x``; for ``apply``.
 

@@ -176,8 +176,7 @@ class Cover(Transform):
     def __post_init__(self) -> None:
         self.check_number("width", 0, 1, positive=True)
         self.check_number("height", 0, 1, positive=True)
-        if not isinstance(self.outside, bool):
-            raise DeclarationError(f"{self.label}: outside must be true or false; got {self.outside!r}")
+        self.check_flag("outside")
         if self.width == self.height == 1:
             raise DeclarationError(
                 f"{self.label}: width and height are both 1, so nothing or everything is covered; give less"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from infoplace.errors import DataError, DeclarationError, did_you_mean, join_names
 from infoplace.evidence import Evidence, Latent
-from infoplace.objectives import Objective, check, label
+from infoplace.objectives import Objective, check, is_whole, label
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal, constraints
 
@@ -223,11 +223,11 @@ def over_batch(evidence: Evidence, name: str, values: Iterable[Tensor]) -> Tenso
     return torch.stack(totals).sum() / evidence.particles * images(evidence, name)
 
 
-def check_whole(objective: Objective, parameter: str, value: object, least: int) -> None:
+def check_whole(objective: Objective, parameter: str, value: Any, least: int) -> None:
     """Refuse what is no integer of at least ``least``.
 
     Raises:
         DeclarationError: it is not.
     """
-    right = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    right = is_whole(value) and value >= least
     check(objective, parameter, right, f"an integer, at least {least}", value)

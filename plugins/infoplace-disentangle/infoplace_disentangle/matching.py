@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from infoplace.errors import DeclarationError
 from infoplace.evidence import Evidence, Term
-from infoplace.objectives import Objective, amount, check, label, register_objective
+from infoplace.objectives import Objective, amount, check, is_finite, label, register_objective
 from torch import Tensor
 
 from infoplace_disentangle.codes import Code, check_blocks, join, over_batch, read_codes
@@ -159,11 +157,11 @@ class InfoVae(Objective):
         kl: str = "analytic",
     ) -> None:
         super().__init__(num_particles, vectorize_particles, max_plate_nesting, kl)
-        check(self, "alpha", _is_number(alpha) and alpha <= 1, "a finite number, at most 1", alpha)
-        enough = _is_number(lambda_) and lambda_ >= 1 - alpha
+        check(self, "alpha", is_finite(alpha) and alpha <= 1, "a finite number, at most 1", alpha)
+        enough = is_finite(lambda_) and lambda_ >= 1 - alpha
         check(self, "lambda_", enough, f"a finite number, at least 1 - alpha = {1 - alpha:g}", lambda_)
         check(self, "kernel", kernel in KERNELS, "'rbf' or 'imq'", kernel)
-        wide = bandwidth is None or (_is_number(bandwidth) and bandwidth > 0)
+        wide = bandwidth is None or (is_finite(bandwidth) and bandwidth > 0)
         check(self, "bandwidth", wide, "a finite number above 0, or None", bandwidth)
         check(self, "biased", isinstance(biased, bool), "True or False", biased)
         self.alpha = float(alpha)
@@ -195,10 +193,6 @@ class InfoVae(Objective):
             return gram.mean((-2, -1))
         count = gram.shape[-1]
         return (gram.sum((-2, -1)) - count) / (count * (count - 1))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @torch.no_grad()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from infoplace.errors import DeclarationError, join_names
 from infoplace.evidence import Evidence, Term
-from infoplace.objectives import Objective, check, label, register_objective
+from infoplace.objectives import Objective, check, is_finite, label, register_objective
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,8 +73,7 @@ class FactorVae(Objective):
     ) -> None:
         super().__init__(num_particles, vectorize_particles, max_plate_nesting, kl)
         check_whole(self, "dims", dims, 2)
-        number = isinstance(gamma, (int, float)) and not isinstance(gamma, bool) and math.isfinite(gamma)
-        check(self, "gamma", number and gamma > 0, "a finite number above 0", gamma)
+        check(self, "gamma", is_finite(gamma) and gamma > 0, "a finite number above 0", gamma)
         check_whole(self, "width", width, 1)
         check_whole(self, "layers", layers, 1)
         self.dims = dims

@@ -30,7 +30,6 @@ __all__ = [
     "FITS",
     "SpatialTransform",
     "check_choice",
-    "check_flag",
     "fit_range",
 ]
 
@@ -41,16 +40,6 @@ _SIDES = ("depth", "height", "width")
 
 _SLACK = 32
 """Rounding errors of a Fourier transform, in units of the type's precision; a channel that is 1 throughout has them too."""
-
-
-def check_flag(transform: Transform, field: str) -> None:
-    """Refuse a parameter that is neither true nor false.
-
-    Raises:
-        DeclarationError: it is neither.
-    """
-    if not isinstance(getattr(transform, field), bool):
-        raise DeclarationError(f"{transform.label}: {field} must be true or false; got {getattr(transform, field)!r}")
 
 
 def check_choice(transform: Transform, field: str, options: Iterable[str]) -> None:

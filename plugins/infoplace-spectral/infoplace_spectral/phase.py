@@ -8,7 +8,7 @@ import torch
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_flag
+from infoplace_spectral.base import SpatialTransform
 from infoplace_spectral.spectrum import from_spectrum, to_spectrum
 
 __all__ = ["PhaseScramble"]
@@ -49,7 +49,7 @@ class PhaseScramble(SpatialTransform):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_number("strength", 0, 1, positive=True)
-        check_flag(self, "per_channel")
+        self.check_flag("per_channel")
 
     def apply(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         turn = _random_turns(x, self.dims, self.strength, self.per_channel, generator)

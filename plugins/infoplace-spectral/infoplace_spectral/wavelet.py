@@ -15,7 +15,7 @@ from infoplace.errors import DataError, DeclarationError
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
-from infoplace_spectral.base import SpatialTransform, check_flag
+from infoplace_spectral.base import SpatialTransform
 
 __all__ = ["WaveletShuffle", "haar", "inverse_haar"]
 
@@ -49,8 +49,8 @@ class WaveletShuffle(SpatialTransform):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_integer("levels", 1)
-        check_flag(self, "coarse")
-        check_flag(self, "per_channel")
+        self.check_flag("coarse")
+        self.check_flag("per_channel")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The same shape.
