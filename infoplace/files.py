@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "locked",
     "make_folder",
     "once_each",
     "read_tensors",
@@ -30,6 +31,9 @@ __all__ = [
     "tensor_bytes",
     "write_tensors",
 ]
+
+LOCK = "run.lock"
+"""The file that says, while it is locked, that a run is writing into its folder."""
 
 
 @contextmanager
@@ -77,6 +81,41 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         raise RunFolderError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     return folder
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep a folder to one run, as long as the block lasts; the lock ends with the process, however that ends.
+
+    Raises:
+        RunFolderError: another run has the folder, or nothing can be written there.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with locked(folder), locked(folder):  # doctest: +ELLIPSIS
+    ...     pass
+    Traceback (most recent call last):
+    infoplace.errors.RunFolderError: another run is writing into ...; wait until it ends, or choose another folder
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(folder) / LOCK
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunFolderError(
+            f"another run is writing into {folder}; wait until it ends, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+    try:
+        yield
+    finally:
+        # Before it is given back: afterwards the file may be another run's. Windows removes no file that is open.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -36,7 +36,7 @@ from infoplace.errors import (
     check_keys,
     join_names,
 )
-from infoplace.files import make_folder, read_tensors, replacing, write_tensors
+from infoplace.files import locked, make_folder, read_tensors, replacing, write_tensors
 from infoplace.names import class_name
 from infoplace.objectives import Objective, make_objective
 from infoplace.objectives.agreement import Agreement
@@ -215,9 +215,8 @@ def fit(
     fabric = _fabric(device, processes, settings.precision)
     if folder is None:
         return _fit(pair, data, objective, settings, fabric, None, False, progress)
-    check_folder(folder, resume)
-    with _leaving_nothing(folder):
-        return _fit(pair, data, objective, settings, fabric, make_folder(folder), resume, progress)
+    with _one_run(folder, resume):
+        return _fit(pair, data, objective, settings, fabric, folder, resume, progress)
 
 
 def _fit(
@@ -384,19 +383,30 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 @contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """What fails before the first checkpoint leaves the folder as it was."""
-    existed = folder.exists()
-    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    try:
+def _one_run(folder: Path, resume: bool) -> Iterator[None]:
+    """A folder for one run, and for no other meanwhile; what fails before the first checkpoint leaves it as it was."""
+    if not is_main_process():
+        check_folder(folder, resume)
         yield
+        return
+    existed = folder.exists()
+    make_folder(folder)
+    try:
+        with locked(folder):
+            before = {path.name for path in folder.iterdir()}
+            try:
+                check_folder(folder, resume)
+                yield
+            except BaseException:
+                if not (folder / CHECKPOINT).exists():
+                    # By name, never all that is new: somebody else may be writing into the folder too.
+                    for name in sorted(set(WRITTEN) - before):
+                        path = folder / name
+                        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                raise
     except BaseException:
-        if is_main_process() and folder.is_dir() and not (folder / CHECKPOINT).exists():
-            # By name, never all that is new: somebody else may be writing into the folder too.
-            for name in sorted(set(WRITTEN) - before):
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            if not existed and not any(folder.iterdir()):
+        if not existed:
+            with suppress(OSError):  # it holds what somebody else wrote
                 folder.rmdir()
         raise
 
@@ -665,29 +675,26 @@ def train(
         InfoplaceError: as :func:`fit` does.
     """
     folder = Path(out)
-    check_folder(folder, resume)
     pair = recipe.make_pair(data_shape)
+    fabric = _fabric(device, processes, recipe.settings.precision)
     started = time.time()
-    with _leaving_nothing(folder):
-        make_folder(folder)
+    with _one_run(folder, resume):
         if is_main_process() and not resume:
             _write_recipe(recipe, folder)
-        log = fit(
-            pair, data, recipe.objective, recipe.settings,
-            out=folder, resume=resume, device=device, processes=processes, progress=progress,
-        )  # fmt: skip
-    if not is_main_process():
-        return pair
-    _write_recipe(recipe, folder)
-    described = {
-        "data": recipe.data,
-        "steps": recipe.settings.steps,
-        "seconds": log[-1]["seconds"] if log else 0.0,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
-        "machine": machine(pair.device),
-    }
-    with replacing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        objective = make_objective(recipe.objective)
+        log = _fit(pair, data, objective, recipe.settings, fabric, folder, resume, progress)
+        if not is_main_process():
+            return pair
+        _write_recipe(recipe, folder)
+        described = {
+            "data": recipe.data,
+            "steps": recipe.settings.steps,
+            "seconds": log[-1]["seconds"] if log else 0.0,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
+            "machine": machine(pair.device),
+        }
+        with replacing(folder / "run.json") as temporary:
+            temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return pair
 
 

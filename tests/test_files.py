@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from infoplace.errors import DataError, RunFolderError
-from infoplace.files import make_folder, read_tensors, read_yaml, replacing, write_tensors
+from infoplace.files import locked, make_folder, read_tensors, read_yaml, replacing, write_tensors
 
 
 @pytest.fixture
@@ -133,3 +135,27 @@ def test_make_folder_under_a_file(old: Path) -> None:
         make_folder(old / "run")
     assert str(caught.value) == f"cannot make the folder {old / 'run'}: Not a directory"
     assert_as_it_was(old)
+
+
+def test_a_lock_keeps_others_out_as_long_as_the_block_lasts(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(RunFolderError, match="another run is writing into"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
+    killed = f"import os\nfrom infoplace.files import locked\nwith locked({str(tmp_path)!r}):\n    os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
+    assert (tmp_path / "run.lock").exists()
+    with locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+    refused = pytest.raises(RunFolderError, match=r"cannot write .*run\.lock: .*; choose another folder")
+    with refused, locked(tmp_path / "notes"):
+        pass

@@ -14,6 +14,8 @@ from torch import Tensor
 import infoplace as ip
 from infoplace.data import ImageData
 from infoplace.evidence import Term
+from infoplace.files import locked
+from infoplace.objectives import Elbo
 from infoplace.training import CHECKPOINT, METRICS
 
 PARTITION = ip.Partition(
@@ -310,9 +312,33 @@ class TestRunFolders:
         with pytest.raises(ip.RunFolderError, match=r"holds a run already.*--resume"):
             self.train(tmp_path / "run")
 
+    def test_a_folder_that_another_run_writes_into(self, tmp_path):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        with locked(folder):
+            with pytest.raises(ip.RunFolderError, match=r"another run is writing into .*run; wait until it ends"):
+                self.train(folder)
+            assert [path.name for path in folder.iterdir()] == ["run.lock"]
+        self.train(folder)
+
+    def test_a_run_has_its_folder_to_itself(self, tmp_path):
+        folder, refused = tmp_path / "run", []
+
+        class Watched(Elbo):
+            def weigh(self, evidence):
+                with pytest.raises(ip.RunFolderError, match="another run"), locked(folder):
+                    pass
+                refused.append(True)
+                return super().weigh(evidence)
+
+        ip.fit(new_pair(), images(), Watched(), SETTINGS, out=folder, device="cpu", progress=False)
+        assert len(refused) >= SETTINGS.steps
+        assert not (folder / "run.lock").exists()
+
     def test_nothing_to_resume(self, tmp_path):
         with pytest.raises(ip.RunFolderError, match=r"no checkpoint\.safetensors to resume"):
             self.train(tmp_path / "run", resume=True)
+        assert not (tmp_path / "run").exists()
 
     def test_a_checkpoint_cut_short(self, tmp_path):
         self.train(tmp_path / "run")
