@@ -50,14 +50,6 @@ def claim(
     }
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is there whole or not at all."""
-    from infoplace import files
-
-    with files.replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
 def check_settings(
     path: Path, settings: Mapping[str, Any], long: Sequence[str] = (), today: Callable[[Any], Any] | None = None
 ) -> None:
@@ -124,7 +116,7 @@ def write(
         "notes": notes,
     }
     path = files.make_folder(folder or FOLDER) / f"{name}.json"
-    write_json(path, result)
+    files.write_json(path, result)
     return path
 
 

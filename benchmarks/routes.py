@@ -219,7 +219,7 @@ def trained(route: Route, strength: float, seed: int, data: Material, options: a
     if (folder / "trained.json").is_file():
         return ip.load_pair(folder, device=device)
     print(f"training {route.name}, {route.strength} {strength:g}, seed {seed}: {options.steps} steps", flush=True)
-    results_file.write_json(files.make_folder(folder) / "settings.json", settings)
+    files.write_json(files.make_folder(folder) / "settings.json", settings)
     with seeded(seed, torch.device("cpu")):
         partition = ip.Partition.from_dict(route.partition)
         pair = ip.make_pair(partition, shape, networks=networks_of(route, options))
@@ -239,9 +239,7 @@ def trained(route: Route, strength: float, seed: int, data: Material, options: a
             out=folder, resume=resume, device=options.device, progress=options.progress,
         )  # fmt: skip
         seconds = log[-1]["seconds"]
-    results_file.write_json(
-        folder / "trained.json", {"seconds": round(seconds, 1), "machine": training.machine(device)}
-    )
+    files.write_json(folder / "trained.json", {"seconds": round(seconds, 1), "machine": training.machine(device)})
     return pair
 
 
@@ -406,7 +404,7 @@ def checked(
     pair = trained(route, strength, seed, data, options)
     path = folder_of(route, strength, seed, options) / "sets.json"
     if not path.is_file():
-        results_file.write_json(path, sets_of(route, pair, data.train))
+        files.write_json(path, sets_of(route, pair, data.train))
     return pair, read_json(path)
 
 
@@ -426,7 +424,7 @@ def run(route: Route, seed: int, data: Material, options: argparse.Namespace) ->
     told = read_json(folder / "trained.json")
     settings = settings_of(route, strength, seed, data, options)
     result = {"images": len(data.test), "strength": strength, "sets": sets, "scores": scores, **told}
-    results_file.write_json(folder / "result.json", {**result, "settings": settings})
+    files.write_json(folder / "result.json", {**result, "settings": settings})
     print(f"  margin {scores['margin']:.3f}; measured in {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -469,7 +467,7 @@ def tune(route: Route, data: Material, options: argparse.Namespace) -> None:
         return
     best = max(found, key=lambda strength: found[strength])
     scores = {f"{strength:g}": round(score, 4) for strength, score in found.items()}
-    results_file.write_json(path, {"settings": settings, "images": len(validation), "scores": scores, "strength": best})
+    files.write_json(path, {"settings": settings, "images": len(validation), "scores": scores, "strength": best})
     print(f"{route.name}: {route.strength} {best:g}, of {scores}", flush=True)
 
 

@@ -10,7 +10,7 @@ from infoplace.data import load
 from infoplace.errors import RunFolderError
 from infoplace.evaluation import subject_of
 from infoplace.figures import draw_figures
-from infoplace.files import replacing
+from infoplace.files import write_json
 from infoplace.metrics import SwapTable, make_metric
 from infoplace.pair import Pair, load_pair
 from infoplace.probes import predictor_for
@@ -73,8 +73,7 @@ def run_demo(
     }
     subject = subject_of(pair, test, recipe.factors, predictors=predictors, seed=seed)
     rows = make_metric("swap", how="prior").tables(subject)["swap"]
-    with replacing(folder / "swap.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "swap.json", rows)
     table = SwapTable(tuple(rows), tuple(subject.latents))
     print()
     print(table)

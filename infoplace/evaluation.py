@@ -25,7 +25,7 @@ from torch import Tensor
 from infoplace.data import load
 from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
 from infoplace.figures import class_blocks, decoder_of, image_observation, observed_batches
-from infoplace.files import make_folder, replacing
+from infoplace.files import make_folder, replacing, write_json
 from infoplace.metrics import (
     LackingError,
     Metric,
@@ -114,8 +114,7 @@ class Evaluation:
                 writer.writerows(rows)
             written.append(path)
         path = folder / EVALUATION
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_dict(), indent=1)
         return [path, *written]
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ What is written appears whole under its name, or the old file stays; what is rea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -29,6 +30,7 @@ __all__ = [
     "read_yaml",
     "replacing",
     "tensor_bytes",
+    "write_json",
     "write_tensors",
 ]
 
@@ -65,6 +67,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where the folder itself is in the way, there is nothing to remove
             temporary.unlink()
+
+
+def write_json(path: str | Path, value: Any, indent: int = 2) -> None:
+    """Write plain values as JSON, to a file that is there whole or as it was before.
+
+    Raises:
+        RunFolderError: see :func:`replacing`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "run.json"
+    >>> write_json(path, {"steps": 10})
+    >>> path.read_text().split()
+    ['{', '"steps":', '10', '}']
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
 def make_folder(path: str | Path) -> Path:

@@ -36,7 +36,7 @@ from infoplace.errors import (
     check_keys,
     join_names,
 )
-from infoplace.files import locked, make_folder, read_tensors, replacing, write_tensors
+from infoplace.files import locked, make_folder, read_tensors, replacing, write_json, write_tensors
 from infoplace.names import class_name
 from infoplace.objectives import Objective, make_objective
 from infoplace.objectives.agreement import Agreement
@@ -693,8 +693,7 @@ def train(
             "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)),
             "machine": machine(pair.device),
         }
-        with replacing(folder / "run.json") as temporary:
-            temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "run.json", described)
     return pair
 
 

@@ -384,7 +384,7 @@ def test_tasks_are_asked_for_by_method_or_by_method_and_number_of_clusters(exper
 def test_a_folder_of_other_settings_is_refused(experiment2, tmp_path):
     settings = {"images": 600, "effort": 1.0, "k": 10}
     experiment2.check_settings(tmp_path, settings)
-    experiment2.results_file.write_json(tmp_path / "settings.json", settings)
+    experiment2.files.write_json(tmp_path / "settings.json", settings)
     experiment2.check_settings(tmp_path, settings)
     with pytest.raises(SystemExit, match=r"images: 600 there, 700 now; effort: 1.0 there, 0.5 now\); repeat"):
         experiment2.check_settings(tmp_path, {**settings, "images": 700, "effort": 0.5})

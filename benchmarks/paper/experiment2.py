@@ -391,7 +391,7 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
         check_settings(source.parent, {**settings, "estimator": None})
     print(f"{task.name}, seed {seed}", flush=True)
     files.make_folder(folder)
-    results_file.write_json(folder / "settings.json", settings)
+    files.write_json(folder / "settings.json", settings)
     if task.method == "kmeans_z_g":
         found, more = clustered_by_kmeans(task, source, seed, data, options)
     elif task.recipe is not None:
@@ -404,7 +404,7 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
     result |= {f"nmi_{name}": nmi(found["test"], values) for name, values in other_factors(data).items()}
     result["machine"] = training.machine(resolve_device(options.device))
     files.write_tensors(folder / "clusters.safetensors", found)
-    results_file.write_json(folder / "result.json", result)
+    files.write_json(folder / "result.json", result)
     print(
         f"  majority {table.scores['majority']:.3f}, Hungarian {table.scores['hungarian']:.3f}, {more['seconds']:.0f} s",
         flush=True,

@@ -31,7 +31,7 @@ from infoplace.errors import (
     did_you_mean,
     join_names,
 )
-from infoplace.files import make_folder, read_tensors, replacing, write_tensors
+from infoplace.files import make_folder, read_tensors, write_json, write_tensors
 
 __all__ = [
     "AUGMENTATIONS",
@@ -236,9 +236,7 @@ class Predictor(nn.Module, abc.ABC):
         folder = make_folder(Path(folder))
         # The description comes last: a folder that has one can be loaded.
         write_tensors(folder / "weights.safetensors", self.state_dict())
-        text = json.dumps({"kind": self.kind, **self.options()}, indent=2)
-        with replacing(folder / "predictor.json") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "predictor.json", {"kind": self.kind, **self.options()})
 
 
 @final
