@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -212,10 +212,8 @@ def fit(
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise RunFolderError("resume=True goes on from a checkpoint; say where it is with out=...")
-    fabric = _fabric(device, processes, settings.precision)
-    if folder is None:
-        return _fit(pair, data, objective, settings, fabric, None, False, progress)
-    with _one_run(folder, resume):
+    with _one_run(folder, resume) if folder is not None else nullcontext():
+        fabric = _fabric(device, processes, settings.precision)
         return _fit(pair, data, objective, settings, fabric, folder, resume, progress)
 
 
@@ -675,12 +673,12 @@ def train(
         InfoplaceError: as :func:`fit` does.
     """
     folder = Path(out)
-    pair = recipe.make_pair(data_shape)
-    fabric = _fabric(device, processes, recipe.settings.precision)
-    started = time.time()
     with _one_run(folder, resume):
+        pair = recipe.make_pair(data_shape)
+        started = time.time()
         if is_main_process() and not resume:
             _write_recipe(recipe, folder)
+        fabric = _fabric(device, processes, recipe.settings.precision)
         objective = make_objective(recipe.objective)
         log = _fit(pair, data, objective, recipe.settings, fabric, folder, resume, progress)
         if not is_main_process():
