@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = [
     "DataError",
@@ -23,6 +24,8 @@ __all__ = [
     "check_keys",
     "did_you_mean",
     "import_optional",
+    "is_finite",
+    "is_whole",
     "join_names",
 ]
 
@@ -98,6 +101,24 @@ def import_optional(module: str, user: str, package: str = "scikit-learn", extra
         raise PluginError(
             f"{user} needs {package}, which is not installed; type: pip install 'infoplace[{extra}]'"
         ) from error
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer, and no bool, as parameters and settings need it.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number, and no bool.
+
+    >>> is_finite(3), is_finite(0.5), is_finite(float("nan")), is_finite(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_keys(given: Iterable[object], known: Iterable[str], where: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = ["Network", "describe_network", "list_networks", "make_network", "register_network"]
@@ -306,7 +306,7 @@ class _VectorDecoder(nn.Module):
 
 def _check_sizes(network: Network, **sizes: int) -> None:
     for key, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise DeclarationError(f"{network.spec_name}: {key} must be a whole number of at least 1; got {value!r}")
 
 
@@ -428,7 +428,7 @@ class Small(Network):
 
     def __post_init__(self) -> None:
         _check_sizes(self, width=self.width, channels=self.channels, hidden=self.hidden, maps=self.maps)
-        if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 0:
+        if not is_whole(self.depth) or self.depth < 0:
             raise DeclarationError(f"{self.spec_name}: depth must be a whole number of at least 0; got {self.depth!r}")
 
     def encoder(self, reads: Mapping[str, Shape], outputs: int) -> nn.Module:

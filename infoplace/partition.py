@@ -14,7 +14,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from infoplace.distributions import Likelihood, Prior, make_likelihood, make_prior
-from infoplace.errors import DataError, DeclarationError, check_keys, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, check_keys, did_you_mean, is_whole, join_names
 from infoplace.files import once_each, read_text, read_yaml
 from infoplace.missing import filled, with_known
 from infoplace.names import READ_SUFFIX, class_name
@@ -89,7 +89,7 @@ class Block:
     reads: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < 1:
+        if not is_whole(self.dim) or self.dim < 1:
             raise DeclarationError(f"a block's dim must be a whole number of at least 1; got {self.dim!r}")
         beta = _number(self.beta, "a block's beta")
         if not 0 <= beta < float("inf"):
@@ -230,7 +230,7 @@ class Covariate:
     def __post_init__(self) -> None:
         for key, least in (("classes", 2), ("dim", 1)):
             value = getattr(self, key)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            if value is not None and (not is_whole(value) or value < least):
                 raise DeclarationError(f"a covariate's {key} must be a whole number of at least {least}; got {value!r}")
         if self.classes is not None and self.dim is not None:
             raise DeclarationError(
@@ -555,7 +555,7 @@ class Partition:
                 raise DeclarationError(f"data_shape has no {source!r}; it holds {join_names(data_shape)}")
             shape = data_shape[source]
             sizes_fit = isinstance(shape, (tuple, list, torch.Size)) and all(
-                isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape
+                is_whole(size) and size > 0 for size in shape
             )
             if not sizes_fit:
                 raise DeclarationError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 from infoplace.files import make_folder, replacing
 
 if TYPE_CHECKING:
@@ -628,7 +628,7 @@ def save(figure: Figure, path: str | os.PathLike[str], alt: str = "") -> Path:
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value) or value < least:
         raise DeclarationError(f"{name} must be a whole number of at least {least}; got {value!r}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from infoplace.errors import DeclarationError, check_keys, did_you_mean, join_names
+from infoplace.errors import DeclarationError, check_keys, did_you_mean, is_finite, is_whole, join_names
 from infoplace.files import read_text, read_yaml
 from infoplace.networks import Network, make_network
 from infoplace.objectives import Objective, make_objective
@@ -74,18 +74,16 @@ class Settings:
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "log_every", "checkpoint_every"):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise DeclarationError(f"{key} must be a whole number of at least 1; got {value!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise DeclarationError(f"seed must be a whole number from 0 to 2**32 - 1; got {self.seed!r}")
         _set_float(self, "learning_rate", above=0.0)
         _set_float(self, "weight_decay", least=0.0)
         if self.clip is not None:
             _set_float(self, "clip", above=0.0)
         starts = self.mixture_starts
-        if not all(
-            isinstance(start, int) and not isinstance(start, bool) and 0 <= start < self.steps for start in starts
-        ):
+        if not all(is_whole(start) and 0 <= start < self.steps for start in starts):
             raise DeclarationError(
                 f"mixture_start must be a step, from 0 to below the number of steps ({self.steps}), a list of them, or left "
                 f"out; got {self.mixture_start!r}; on the command line, --set mixture_start={self.steps // 4}, "
@@ -136,8 +134,7 @@ def _is_rate(value: object) -> bool:
 
 def _set_float(settings: Settings, key: str, above: float | None = None, least: float | None = None) -> None:
     value = getattr(settings, key)
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not numeric or (above is not None and value <= above) or (least is not None and value < least):
+    if not is_finite(value) or (above is not None and value <= above) or (least is not None and value < least):
         bound = f"above {above:g}" if above is not None else f"of at least {least:g}"
         raise DeclarationError(f"{key} must be a number {bound}; got {getattr(settings, key)!r}")
     object.__setattr__(settings, key, float(value))

@@ -34,6 +34,7 @@ from infoplace.errors import (
     RunFolderError,
     TrainingError,
     check_keys,
+    is_whole,
     join_names,
 )
 from infoplace.files import locked, make_folder, read_tensors, replacing, write_json, write_tensors
@@ -413,7 +414,7 @@ def _fabric(device: str, processes: int, precision: str) -> Any:
     from lightning_fabric import Fabric
 
     resolved = resolve_device(device)
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+    if not is_whole(processes) or processes < 1:
         raise DeclarationError(f"processes must be a whole number of at least 1; got {processes!r}")
     devices = processes if resolved.index is None else [resolved.index]
     with warnings.catch_warnings():

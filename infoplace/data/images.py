@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError
+from infoplace.errors import DataError, is_whole
 
 __all__ = ["ImageData"]
 
@@ -160,7 +160,7 @@ class ImageData:
             >>> [len(batch) for batch in data.batches(4)], [len(batch) for batch in data.batches(4, drop_last=False)]
             ([4, 4], [4, 4, 2])
         """
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        if not is_whole(batch_size) or batch_size < 1:
             raise DataError(f"{self.name}: batch_size must be a positive integer; got {batch_size!r}.")
         if drop_last and batch_size > len(self):
             raise DataError(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infoplace.data.images import ImageData
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 
 __all__ = ["STREET_NUMBER_PRESETS", "TYPEFACES", "StreetNumbers", "luminance", "street_numbers"]
 
@@ -258,9 +258,9 @@ def street_numbers(
         )
     if size is None:
         size = SIZES[split]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_whole(size) or size < 1:
         raise DataError(f"street_numbers: size must be a positive integer; got {size!r}.")
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    if not is_whole(seed):
         raise DataError(f"street_numbers: seed must be an integer; got {seed!r}.")
 
     images = torch.empty(size, 3, SIDE, SIDE, dtype=torch.uint8)

@@ -25,7 +25,7 @@ from infoplace.data.formats import (
 )
 from infoplace.data.images import ImageData
 from infoplace.data.rendering import SIZES, street_numbers
-from infoplace.errors import DataError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, UnknownNameError, did_you_mean, is_whole, join_names
 
 __all__ = ["DATA_SETS", "load"]
 
@@ -156,7 +156,7 @@ def _check_options(name: str, options: Mapping[str, Any], allowed: list[str]) ->
 
 
 def _checked_limit(name: str, limit: object) -> int | None:
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
+    if limit is None or (is_whole(limit) and limit > 0):
         return limit
     raise DataError(f"{name}: limit must be a positive number of images; got {limit!r}.")
 

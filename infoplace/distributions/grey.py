@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture"]
 
@@ -54,7 +54,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def check_bins(bins: Any, where: str) -> None:
-    if not isinstance(bins, int) or isinstance(bins, bool) or not 2 <= bins <= _MOST_BINS:
+    if not is_whole(bins) or not 2 <= bins <= _MOST_BINS:
         raise DeclarationError(f"{where}: bins must be an integer from 2 to {_MOST_BINS}; got {bins!r}")
 
 

@@ -20,7 +20,7 @@ from infoplace.distributions.grey import (
     to_grid,
     wide,
 )
-from infoplace.errors import DataError, DeclarationError
+from infoplace.errors import DataError, DeclarationError, is_whole
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 def check_integer(configurable: Any, field: str, least: int, instead: str = "") -> None:
     value = getattr(configurable, field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value) or value < least:
         raise DeclarationError(
             f"{configurable.spec_name}: {field} must be an integer of at least {least}; got {value!r}{instead}"
         )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from infoplace.distributions.likelihoods import bounded_exp, bounded_exp_inverse, check_integer, full_precision
 from infoplace.distributions.priors import Prior, register_prior
-from infoplace.errors import DeclarationError, did_you_mean, join_names
+from infoplace.errors import DeclarationError, did_you_mean, is_finite, join_names
 
 __all__ = ["GumbelSoftmax", "MixturePrior", "StraightThroughGumbelSoftmax"]
 
@@ -170,8 +170,7 @@ class MixturePrior(Prior):
 
     def _check_amount(self, field: str, zero: bool = False) -> None:
         value = getattr(self, field)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0 or (value == 0 and not zero):
+        if not is_finite(value) or value < 0 or (value == 0 and not zero):
             raise DeclarationError(f"mixture: {field} must be {'at least' if zero else 'above'} 0; got {value!r}")
         self._set(field, float(value))
 

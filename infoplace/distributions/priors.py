@@ -10,7 +10,7 @@ from pyro.distributions import Normal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = ["BlockEncoder", "Prior", "describe_prior", "list_priors", "make_prior", "register_prior"]
@@ -107,7 +107,7 @@ class Prior(Configurable):
         raise NotImplementedError(f"{type(self).__name__} defines no build_class_posterior(self)")
 
     def _check_dim(self, dim: Any) -> None:
-        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        if not is_whole(dim) or dim < 1:
             raise DeclarationError(f"{self.spec_name}: a block's dim must be a positive integer; got {dim!r}")
 
 

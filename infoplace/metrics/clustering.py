@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
+from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, is_whole, join_names
 from infoplace.probes.latents import as_factor, as_latents
 
 __all__ = ["NO_LABEL", "ClusterMap", "ClusteringTable", "clustering", "fit_mapping"]
@@ -353,7 +353,7 @@ def _check_range(clusters: NDArray[np.int64], count: int, what: str) -> None:
 
 def _cluster_count(option: str, given: int | None, assignments: Mapping[str, NDArray[np.int64]]) -> int:
     """The number of clusters, after checking the assignments against it."""
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 2):
+    if given is not None and (not is_whole(given) or given < 2):
         raise DeclarationError(f"{option} must be a whole number, 2 or more; got {given!r}")
     for name, clusters in assignments.items():
         if clusters.min() < 0:

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, join_names
+from infoplace.errors import DataError, DeclarationError, did_you_mean, import_optional, is_whole, join_names
 from infoplace.probes import squared_correlation
 
 __all__ = ["Array", "CodeScores", "dci", "mig", "sap"]
@@ -141,7 +141,7 @@ def mig(codes: Array | Mapping[str, Array], factors: Mapping[str, Array], bins: 
       row       0.000  z_g, then z_l
       column    1.000  z_l, then z_g
     """
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
+    if not is_whole(bins) or bins < 2:
         raise DeclarationError(f"mig: bins must be a whole number, 2 or more; got {bins!r}")
     code = _read("mig", codes, factors)
     dims = [_binned(column, bins) for column in code.values.T]

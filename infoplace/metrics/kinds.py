@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, import_optional, join_names
+from infoplace.errors import DataError, DeclarationError, import_optional, is_whole, join_names
 from infoplace.metrics.clustering import ClusteringTable, clustering
 from infoplace.metrics.disentanglement import dci, mig, sap
 from infoplace.metrics.likelihood import bits_per_dim, block_kl
@@ -232,7 +232,7 @@ def describe_metric(name: str) -> Description:
 def _check_counts(metric: Metric, *fields: str, least: int = 1) -> None:
     for field in fields:
         value = getattr(metric, field)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value) or value < least:
             raise DeclarationError(
                 f"{metric.spec_name}: {field} must be a whole number of at least {least}; got {value!r}"
             )

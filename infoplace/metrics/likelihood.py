@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 from infoplace.evidence import Latent, Pass, read_pass, sample_sites, trace_pair
 from infoplace.modes import evaluating
 
@@ -430,7 +430,7 @@ def _check(what: str, observations: Mapping[str, Tensor], batch_size: int) -> in
 
 
 def _check_number(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value) or value < 1:
         raise DataError(f"{name} must be a whole number, 1 or more; got {value!r}")
 
 

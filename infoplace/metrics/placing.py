@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 from infoplace.metrics.scores import accuracy, chance, normalised, squared_correlation
 from infoplace.probes.latents import LATENT_PROBES, as_factor, as_latents, fit_probes
 
@@ -405,7 +405,7 @@ def _check_options(probes: Sequence[str], shuffles: int, bootstrap: int) -> tupl
                 f"probes name {probe!r}; there are {join_names(LATENT_PROBES)}.{did_you_mean(probe, LATENT_PROBES)}"
             )
     for name, value, least in (("shuffles", shuffles, 1), ("bootstrap", bootstrap, LEAST_RESAMPLES)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value) or value < least:
             raise DeclarationError(f"{name} must be a whole number of {least} or more; got {value!r}")
     return tuple(dict.fromkeys(probes))
 

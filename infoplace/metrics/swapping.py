@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 from infoplace.metrics.scores import (
     accuracy,
     chance,
@@ -324,7 +324,7 @@ def _check_swap(
 ) -> int:
     if isinstance(how, str) or not how or any(way not in CHANGES for way in how):
         raise DeclarationError(f"how must list some of {join_names(CHANGES)}; got {how!r}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if not is_whole(batch_size) or batch_size < 1:
         raise DeclarationError(f"batch_size must be a positive whole number; got {batch_size!r}")
     if not latents or not predictors:
         raise DeclarationError(f"swap needs a block and a predictor; got {len(latents)} and {len(predictors)}")

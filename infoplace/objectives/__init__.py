@@ -42,6 +42,7 @@ Objectives add and scale; the sum runs the model and the guide once:
 [1.0, 0.5]
 """
 
+from infoplace.errors import is_finite, is_whole
 from infoplace.evidence import Evidence, Latent, Observed, Pass, Term
 from infoplace.objectives.agreement import Agreement, Balance
 from infoplace.objectives.base import (
@@ -51,8 +52,6 @@ from infoplace.objectives.base import (
     amount,
     check,
     describe_objective,
-    is_finite,
-    is_whole,
     label,
     list_objectives,
     make_objective,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pyro.infer.util import is_validation_enabled
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
-from infoplace.errors import DeclarationError, did_you_mean, join_names
+from infoplace.errors import DeclarationError, did_you_mean, is_finite, is_whole, join_names
 from infoplace.evidence import Evidence, Source, Term, read_pass, sample_sites, trace_pair
 from infoplace.registry import Description, Registry, Specified
 
@@ -30,8 +29,6 @@ __all__ = [
     "by_block",
     "check",
     "describe_objective",
-    "is_finite",
-    "is_whole",
     "label",
     "list_objectives",
     "make_objective",
@@ -443,16 +440,6 @@ def _named(fn: Any) -> str:
 
 def _is_zero(weight: float | Tensor) -> bool:
     return not torch.is_tensor(weight) and weight == 0.0
-
-
-def is_whole(value: object) -> bool:
-    """Whether a parameter is an integer, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_finite(value: object) -> bool:
-    """Whether a parameter is a finite number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def label(objective: Objective) -> str:

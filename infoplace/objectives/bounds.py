@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from infoplace.errors import DeclarationError, join_names
+from infoplace.errors import DeclarationError, is_whole, join_names
 from infoplace.evidence import Evidence, Term
-from infoplace.objectives.base import Objective, amount, by_block, check, is_whole, label, ramp, register_objective
+from infoplace.objectives.base import Objective, amount, by_block, check, label, ramp, register_objective
 
 __all__ = ["BetaElbo", "Capacity", "Elbo", "FreeBits"]
 

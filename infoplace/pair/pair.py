@@ -18,7 +18,7 @@ from pyro.infer import Predictive
 from torch import Tensor, nn
 
 from infoplace.distributions import make_likelihood, make_prior
-from infoplace.errors import DataError, DeclarationError, RunFolderError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, RunFolderError, did_you_mean, is_whole, join_names
 from infoplace.files import make_folder, read_tensors, replacing, tensor_bytes
 from infoplace.modes import evaluating
 from infoplace.pair.making import Networks, PairNetworks
@@ -208,7 +208,7 @@ class Pair(nn.Module):
         >>> pair.sample(4, z=torch.zeros(1, 2))["x"].shape
         torch.Size([4, 3, 16, 16])
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not is_whole(size) or size < 1:
             raise DeclarationError(f"sample(size) takes a whole number of at least 1; got {size!r}")
         given = self._covariates(
             {name: held.pop(name) for name in self.partition.covariates if name in held},

@@ -29,6 +29,7 @@ from infoplace.errors import (
     RunFolderError,
     UnknownNameError,
     did_you_mean,
+    is_whole,
     join_names,
 )
 from infoplace.files import make_folder, read_tensors, write_json, write_tensors
@@ -384,7 +385,7 @@ def train_classifier(
     1.0
     """
     shape = check_training(images, steps, batch_size)
-    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 2):
+    if classes is not None and (not is_whole(classes) or classes < 2):
         raise DeclarationError(f"classes must be a whole number of at least 2; got {classes!r}")
     names = augmentations(augment)
     labels = _labels(labels, images, None if classes is None else torch.arange(classes))
@@ -509,7 +510,7 @@ def check_network(
             f"no network {network!r}.{did_you_mean(network, NETWORKS)} Available: {join_names(NETWORKS)}"
         )
     widths = DEFAULT_WIDTHS[kind][network] if widths is None else tuple(widths)
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+    if not widths or any(not is_whole(width) or width < 1 for width in widths):
         raise DeclarationError(f"widths must be positive whole numbers such as (32, 64, 64); got {widths!r}")
     halvings = len(widths) - (network == "residual")
     if min(shape[1:]) < 2**halvings:
@@ -661,7 +662,7 @@ def _floats(images: Tensor, device: str | torch.device) -> Tensor:
 def check_training(images: Tensor, steps: int, batch_size: int) -> tuple[int, int, int]:
     """The images' shape, if a predictor can be trained on them."""
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise DeclarationError(f"{name} must be a positive whole number; got {value!r}")
     check_images(images)
     if len(images) < 2:

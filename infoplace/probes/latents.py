@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, DeclarationError, UnknownNameError, did_you_mean, is_whole, join_names
 from infoplace.probes.images import one_cycle
 
 __all__ = ["LATENT_PROBES", "LatentProbes", "as_factor", "as_latents", "fit_probes"]
@@ -193,7 +193,7 @@ def fit_probes(
             f"there is no probe {probe!r}; there are {join_names(LATENT_PROBES)}.{did_you_mean(probe, LATENT_PROBES)}"
         )
     for name, value in (("hidden", hidden), ("steps", steps), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise DeclarationError(f"{name} must be a positive whole number; got {value!r}")
     if isinstance(weight_decay, bool) or not isinstance(weight_decay, (int, float)) or not 0 <= weight_decay < math.inf:
         raise DeclarationError(f"weight_decay must be a number of 0 or more; got {weight_decay!r}")

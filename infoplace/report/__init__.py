@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infoplace.data import load
-from infoplace.errors import DataError, RunFolderError
+from infoplace.errors import DataError, RunFolderError, is_whole
 from infoplace.figures import image_observation
 from infoplace.files import make_folder, replacing
 from infoplace.report.page import Shown, page
@@ -70,7 +70,7 @@ def write_report(
         raise RunFolderError(f"a report is one page, which ends in .html; got {target.name!r}")
     if target.exists() and not overwrite:
         raise RunFolderError(f"{target} exists; choose another name, or replace it with overwrite (--overwrite)")
-    if isinstance(images, bool) or not isinstance(images, int) or images < 2:
+    if not is_whole(images) or images < 2:
         raise DataError(f"images must be a whole number of at least 2; got {images!r}")
     read = read_runs(runs, device)
     check_comparable(read, data)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infoplace.errors import is_finite
 from infoplace.figures import MOST_CLUSTERS, class_blocks
 from infoplace.report.drawing import Column, shades
 from infoplace.report.markup import Html, element, in_words, join
@@ -15,7 +16,6 @@ from infoplace.report.parts import (
     code,
     framed_table,
     image_of,
-    is_number,
     note,
     panels,
     score,
@@ -136,19 +136,19 @@ def _labelled(run: Run, block: str) -> _Labelled | None:
     chosen = next((name for name in (*declared, "digit", "label", *factors) if name in factors), None)
     if chosen is None:
         return None
-    here = [row for row in rows if str(row["factor"]) == chosen and is_number(row["cluster"])]
+    here = [row for row in rows if str(row["factor"]) == chosen and is_finite(row["cluster"])]
     images = {
         (score(row["label"], 0), int(row["cluster"])): float(row["images"])
         for row in run.table("clustering_confusion")
         if (str(row["block"]), str(row["factor"])) == (block, chosen)
-        and is_number(row["cluster"])
-        and is_number(row["images"])
+        and is_finite(row["cluster"])
+        and is_finite(row["images"])
     }
     return _Labelled(
         factor=chosen,
         order=[int(row["cluster"]) for row in here],
         labels={int(row["cluster"]): score(row["majority"], 0) for row in here},
-        shares={int(row["cluster"]): float(row["share"]) if is_number(row["share"]) else 0.0 for row in here},
+        shares={int(row["cluster"]): float(row["share"]) if is_finite(row["share"]) else 0.0 for row in here},
         images=images,
     )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from infoplace.errors import is_finite
 from infoplace.report.drawing import Bar, bars
 from infoplace.report.markup import Html, element, join
 from infoplace.report.parts import (
@@ -15,7 +16,6 @@ from infoplace.report.parts import (
     code,
     date_words,
     framed_table,
-    is_number,
     note,
     panels,
     score,
@@ -220,7 +220,7 @@ def _swap(run: Run, which: str, name: str) -> Html:
 
 
 def _value(value: Any, otherwise: float = math.nan) -> float:
-    return float(value) if is_number(value) else otherwise
+    return float(value) if is_finite(value) else otherwise
 
 
 def _colour(run: Run, block: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from infoplace import __version__
 from infoplace.distributions import Prior, make_likelihood, make_prior
+from infoplace.errors import is_finite
 from infoplace.partition import Partition
 from infoplace.report.clusters import clusters, has_clusters
 from infoplace.report.drawing import curves, number, partition_graph, transform_words
@@ -24,7 +25,6 @@ from infoplace.report.parts import (
     date_words,
     framed_table,
     image_of,
-    is_number,
     note,
     panels,
     score,
@@ -288,7 +288,7 @@ def _settings(runs: Sequence[Run]) -> Html:
         described = run.described
         versions = described.get("machine", described)
         entries = {"folder": run.path, "trained on": run.source}
-        if is_number(described.get("seconds")):
+        if is_finite(described.get("seconds")):
             entries["time"] = f"{score(described.get('steps'), 0)} steps in {_duration(described['seconds'])}"
         if "started" in described:
             entries["started"] = str(described["started"]).replace("T", ", ")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from infoplace.errors import is_finite
 from infoplace.report.markup import Html, element, join
 from infoplace.report.pictures import Picture
 from infoplace.report.runs import Run
@@ -20,7 +21,6 @@ __all__ = [
     "date_words",
     "framed_table",
     "image_of",
-    "is_number",
     "note",
     "panels",
     "score",
@@ -113,16 +113,11 @@ def suffix(run: Run, runs: Sequence[Run]) -> str:
     return f" ({run.label})" if len(runs) > 1 else ""
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value that came from a file is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def score(value: Any, digits: int = 2) -> str:
     """A number with so many digits, a dash where there is none, and any other value as it is."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NONE
-    if not is_number(value):
+    if not is_finite(value):
         return str(value)
     text = f"{value:,.{digits}f}"
     if float(text.replace(",", "")) == 0:
@@ -132,7 +127,7 @@ def score(value: Any, digits: int = 2) -> str:
 
 def share(value: Any) -> float:
     """A value cut to [0, 1], for the length of a bar or the depth of a shade; 0 for what is no number."""
-    return round(min(max(float(value), 0.0), 1.0), 3) if is_number(value) else 0.0
+    return round(min(max(float(value), 0.0), 1.0), 3) if is_finite(value) else 0.0
 
 
 def spaced(name: Any) -> str:

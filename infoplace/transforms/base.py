@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, overload
 import torch
 from torch import Tensor
 
-from infoplace.errors import DataError, DeclarationError
+from infoplace.errors import DataError, DeclarationError, is_whole
 from infoplace.registry import Configurable, Description, Registry
 
 __all__ = [
@@ -145,7 +145,7 @@ class Transform(Configurable):
             DeclarationError: it is none.
         """
         value = getattr(self, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        if not is_whole(value) or value < low or (high is not None and value > high):
             if high is not None:
                 wanted = f"an integer from {low} to {high}"
             else:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 from infoplace.transforms.base import IMAGE, Transform, draw_uniform, register_transform
 
 SPATIAL = ("depth", "height", "width")
@@ -214,7 +214,7 @@ class Grayscale(Transform):
     axes = IMAGE
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3) or not isinstance(self.channels, int) or isinstance(self.channels, bool):
+        if self.channels not in (1, 3) or not is_whole(self.channels):
             raise DeclarationError(f"{self.label}: channels must be 1 or 3; got {self.channels!r}")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

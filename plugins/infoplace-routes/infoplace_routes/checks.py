@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infoplace import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 
 __all__ = ["check_whole"]
 
@@ -24,6 +24,6 @@ def check_whole(network: str, key: str, value: object, least: int = 1, advice: s
     Traceback (most recent call last):
     infoplace.errors.DeclarationError: ladder: width must be a whole number of at least 1; got 0
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value) or value < least:
         wanted = f"a whole number of at least {least}"
         raise DeclarationError(f"{network}: {key} must be {wanted}; got {value!r}" + (f"; {advice}" if advice else ""))

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import torch
-from infoplace.errors import DataError, UnknownNameError, did_you_mean, join_names
+from infoplace.errors import DataError, UnknownNameError, did_you_mean, is_whole, join_names
 from numpy.typing import NDArray
 
 from infoplace_signals.data import SignalData
@@ -145,7 +145,7 @@ def _waves(
 
 def _check(size: int, seed: int, split: str, note_samples: int, noise: float) -> None:
     for name, value, least in (("size", size, 1), ("seed", seed, 0), ("note_samples", note_samples, 64)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value) or value < least:
             raise DataError(f"melodies: {name} must be a whole number of at least {least}; got {value!r}")
     if note_samples % 2:
         raise DataError(f"melodies: note_samples must be an even number; got {note_samples}")

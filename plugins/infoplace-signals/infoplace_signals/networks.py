@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from infoplace import Network, register_network
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,7 +50,7 @@ class Conv1d(Network):
     def __post_init__(self) -> None:
         for field in ("width", "depth", "hidden"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise DeclarationError(
                     f"{self.spec_name or type(self).__name__}: {field} must be a whole number of at least 1; got {value!r}"
                 )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 from infoplace import register_transform
-from infoplace.errors import DeclarationError
+from infoplace.errors import DeclarationError, is_whole
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 from torch.nn import functional as F
@@ -73,7 +73,7 @@ class SegmentShuffle(SignalTransform):
     def __post_init__(self) -> None:
         self.check_integer("n", 1, _MOST_SAMPLES)
         fade = self.fade
-        if not isinstance(fade, int) or isinstance(fade, bool) or not 0 <= fade <= self.n // 2:
+        if not is_whole(fade) or not 0 <= fade <= self.n // 2:
             raise DeclarationError(
                 f"{self.label}: fade must be a whole number from 0 (none) to {self.n // 2}, half of n={self.n}; got {fade!r}"
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from infoplace.errors import DataError, DeclarationError
+from infoplace.errors import DataError, DeclarationError, is_whole
 from infoplace.transforms import draw_uniform
 from torch import Tensor
 
@@ -108,7 +108,7 @@ def haar(x: Tensor, levels: int = 1, dims: int = 2) -> tuple[Tensor, list[Tensor
     >>> [round(value, 4) for value in (approximation.item(), *details[0].flatten().tolist())]
     [3.0, 1.0, 1.0, 1.0]
     """
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
+    if not is_whole(levels) or levels < 1:
         raise DataError(f"haar: levels must be an integer of at least 1; got {levels!r}")
     if x.ndim < dims or not x.is_floating_point():
         raise DataError(f"haar takes floats of at least {dims} dimensions; got {x.dtype} of shape {tuple(x.shape)}")
