@@ -39,11 +39,25 @@ def claim(
     >>> claim("accuracy", [0.5, 0.7], "fraction")["value"]
     0.6
     """
+    spread = round(statistics.stdev(values), digits) if len(values) > 1 else 0.0
+    return summary(name, round(middle(values), digits), spread, len(values), unit, goal, context)
+
+
+def summary(
+    name: str,
+    value: float,
+    spread: float,
+    runs: int,
+    unit: str,
+    goal: str = "",
+    context: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A claim whose runs were summed up before: `value` is their middle, `spread` their standard deviation."""
     return {
         "name": name,
-        "value": round(middle(values), digits),
-        "spread": round(statistics.stdev(values), digits) if len(values) > 1 else 0.0,
-        "runs": len(values),
+        "value": value,
+        "spread": spread,
+        "runs": runs,
         "unit": unit,
         "goal": goal,
         "context": dict(context or {}),
@@ -79,6 +93,12 @@ def check_settings(
         )
 
 
+def commit() -> str:
+    """The commit that is checked out, in short."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, cwd=PAGE.parent, check=True).stdout.strip()
+
+
 def write(
     name: str,
     command: str,
@@ -103,13 +123,10 @@ def write(
 
     from infoplace import files, training
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent, check=True
-    ).stdout.strip()
     result = {
         "name": name,
         "command": command,
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine or training.machine(torch.device(device)),
         "claims": claims,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -313,6 +314,11 @@ def experiment2():
     return module
 
 
+@pytest.fixture(scope="module")
+def experiment2_table(experiment2):
+    return experiment2.experiment2_table
+
+
 def table(experiment2, *arguments):
     options = experiment2.parsed(["--data", "street_numbers/easy", *arguments])
     return experiment2.tasks(options), options
@@ -328,6 +334,9 @@ def test_table_1_has_every_method_with_both_numbers_of_clusters(experiment2):
     assert set(plan) == {f"{method}_k{k}" for method in (*methods, *told_where_to_look) for k in (10, 30)}
     plain = experiment2.tasks(experiment2.parsed(["--data", "mnist"]))
     assert set(plain) == {f"{method}_k{k}" for method in methods for k in (10, 30)}
+    grey = experiment2.tasks(experiment2.parsed(["--data", "mnist", "--sweep"]))
+    assert "ablation_start_once_k10" in grey
+    assert "ablation_no_surroundings_k10" not in grey
     swept, _ = table(experiment2, "--sweep")
     trained = [task for task in swept.values() if task.recipe is not None and task.method != "kmeans_z_g"]
     recipes = {json.dumps(ip.Recipe.from_dict(task.recipe).to_dict(), sort_keys=True) for task in trained}
@@ -390,7 +399,9 @@ def test_a_folder_of_other_settings_is_refused(experiment2, tmp_path):
         experiment2.check_settings(tmp_path, {**settings, "images": 700, "effort": 0.5})
 
 
-def test_a_table_is_made_from_what_was_measured_and_not_measured_again(experiment2, tmp_path, capsys):
+def test_a_table_is_made_from_what_was_measured_and_not_measured_again(
+    experiment2, experiment2_table, tmp_path, capsys
+):
     _, options = table(experiment2, "--images", "400", "--runs", str(tmp_path), "--seeds", "2", "--other-seeds", "2")
     plan = {name: task for name, task in experiment2.tasks(options).items() if name == "kmeans_pca_k10"}
     data = experiment2.material(options)
@@ -402,12 +413,54 @@ def test_a_table_is_made_from_what_was_measured_and_not_measured_again(experimen
     assert "kmeans_pca_k10, seed 0" in told
     assert capsys.readouterr().out == ""
     found = experiment2.results(plan, data, options)
-    claims = {claim["name"]: claim for claim in experiment2.claims(plan, found, options)}
-    assert set(claims) == {f"kmeans_pca_k10_{score}" for score in experiment2.SCORES}
+    lines = experiment2_table.lines_of(plan, found, tmp_path / "lines.json", data, options)
+    claims = {claim["name"]: claim for claim in experiment2_table.claims(lines, options)}
+    assert set(claims) == {f"kmeans_pca_k10_{score}" for score in experiment2_table.SCORES}
     rows = found["kmeans_pca_k10"]
     claim = claims["kmeans_pca_k10_hungarian"]
     assert claim["value"] == pytest.approx(sum(row["hungarian"] for row in rows) / 2, abs=1e-4)
     assert (claim["runs"], claim["unit"]) == (2, "fraction")
     assert {"nmi_count", "nmi_colour", "nmi_polarity"} <= set(rows[0])
-    text = experiment2.notes(plan, found, data, [], options)
-    assert f"| kmeans_pca | 10 | 2 | {experiment2.spread_of(rows, 'majority')} |" in text
+    text = experiment2_table.notes(plan, lines, data, [], options)
+    assert f"| kmeans_pca | 10 | 2 | {lines['kmeans_pca_k10'].percent('majority')} |" in text
+
+
+def test_a_kept_line_stays_until_there_are_as_many_seeds_with_its_settings(experiment2, experiment2_table, tmp_path):
+    _, options = table(experiment2, "--images", "400", "--runs", str(tmp_path), "--seeds", "2", "--other-seeds", "2")
+    plan = {name: task for name, task in experiment2.tasks(options).items() if name == "kmeans_pca_k10"}
+    data = experiment2.material(options)
+    for seed in (0, 1):
+        experiment2.run(plan["kmeans_pca_k10"], seed, data, options)
+    found, kept = experiment2.results(plan, data, options), tmp_path / "lines.json"
+
+    def now(rows, options=options):
+        return experiment2_table.lines_of(plan, {"kmeans_pca_k10": rows} if rows else {}, kept, data, options)
+
+    both = now(found["kmeans_pca_k10"])
+    line = both["kmeans_pca_k10"]
+    kept.write_text(json.dumps({name: dataclasses.asdict(line) for name, line in both.items()}))
+    # The runs are gone, or there is one of them; or there are as many again, and another score.
+    assert now([]) == both
+    assert now(found["kmeans_pca_k10"][:1]) == both
+    changed = [{**row, "nmi": 0.5} for row in found["kmeans_pca_k10"]]
+    assert now(changed)["kmeans_pca_k10"].scores["nmi"] == [0.5, 0.0]
+    # Other settings are another line.
+    assert now([], argparse.Namespace(**{**vars(options), "effort": 0.5})) == {}
+    assert f"on {line.date} at {line.commit} with torch" in experiment2_table.measured_where(both)
+
+
+def test_ours_leads_by_what_it_is_ahead_of_the_best_rival(experiment2, experiment2_table):
+    _, options = table(experiment2)
+    settings = {"data": "easy", "images": 400, "effort": 1.0, "k": 10, "recipe": None}
+
+    def line(method, majority):
+        names = (*experiment2_table.SCORES, "seconds", "one_cluster")
+        scores = {score: [majority if score == "majority" else 0.5, 0.01] for score in names}
+        return experiment2_table.Line(
+            method, 10, "", 4, settings, scores, None, None, "abc", "2026-01-01", {"torch": "2"}
+        )
+
+    lines = {f"{method}_k10": line(method, value) for method, value in (("ours", 0.9), ("dec", 0.2), ("imsat", 0.7))}
+    claims = {claim["name"]: claim for claim in experiment2_table.claims(lines, options)}
+    lead = claims["ours_k10_majority_lead"]
+    assert (lead["value"], lead["spread"], lead["runs"], lead["context"]["ahead_of"]) == (0.2, 0.01, 4, "imsat_k10")

@@ -7,366 +7,64 @@ python benchmarks/paper/experiment2.py --data svhn --only                # nothi
 Every method learns from the same training images, once for 10 clusters and once for 30. A method, number of clusters and seed
 is one folder under --runs; what is there already is not measured again, and a training that was cut short goes on. --images
 and --effort cut all methods alike; --effort-of is for what is cheap enough to learn for longer. Results go to
-`benchmarks/results/clustering_<data>.json`, pictures to a folder of that name.
+`benchmarks/results/clustering_<data>.json`, pictures to a folder of that name, and there the lines of the table, too: a line
+that was measured elsewhere, with the same settings, stays until it is measured again with as many seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import hashlib
-import itertools
 import json
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "plugins" / "infoplace-clustering"))
 
+import experiment2_table
 import infoplace_clustering as others
 import results_file
 import torch
-from experiment1 import changed, factors_of, recipe_of
+from experiment2_plan import (
+    BLOCK,
+    COLOURS,
+    Material,
+    Task,
+    agreement_of,
+    as_today,
+    bound_of,
+    chosen_of,
+    material,
+    read_by,
+    recipe_of_ours,
+    settings_of,
+    tasks,
+)
+from experiment2_table import Rows, results_name, scored
 from torch import Tensor
 
 import infoplace as ip
-from infoplace import files, plots, training
-from infoplace.data import ImageData, load
+from infoplace import files, training
+from infoplace.data import ImageData
 from infoplace.evaluation import class_probabilities, encodings
-from infoplace.figures import cluster_images, image_observation, observed_batches
-from infoplace.metrics.clustering import ClusteringTable, clustering
+from infoplace.figures import observed_batches
 from infoplace.modes import evaluating
 from infoplace.pair import resolve_device, seeded
 
 COMMAND = "python benchmarks/paper/experiment2.py"
-SIZES = (10, 30)
-BETAS = (1, 10, 20, 30, 40, 50, 60)
-BLOCK = "z_g"
-KMEANS_STARTS = 20
-COLOURS = 10
-HELD_OUT = 2000
-SCORES = ("majority", "hungarian", "nmi", "ari", "clusters_used")
-
-OURS = ("ours", "ours_paper", "ours_without_auxiliary")
-RIVALS = ("dec", "dec_hog", "imsat", "imsat_hog", "acol_gar")
-PLAIN = ("kmeans_pixels", "kmeans_pca", "kmeans_z_g")
-MIDDLE = ("dec_middle", "imsat_middle", "acol_gar_middle", "kmeans_pixels_middle")
-"""What is told where to look, as ours is by an observation whose middle is covered: it sees the middle alone."""
-MIDDLE_TOLD = (
-    "`ours` is told where the digit of interest stands: its block z_s explains the images with their middle covered. So are the "
-    "rows `_middle`, by images of which only that middle is left"
-)
-KINDS = ("images", "hog", "middle")
-RECIPES = {"mnist": "experiment2_mnist"}
-"""The recipe of ours, where it is not `experiment2`."""
-
-PAPER = {
-    "ours_paper_k30": "58.2 ± 5.6",
-    "dec_hog_k10": "11.9 ± 0.4",
-    "imsat_hog_k10": "57.3 ± 3.9",
-    "acol_gar_k10": "76.8 ± 1.3",
-}
-"""The paper's Table 1, of SVHN, in percent, at the row that is most alike."""
-MNIST = {"dec": 0.843, "imsat": 0.984, "acol_gar": 0.983}
-"""What the methods' own papers state of MNIST with one cluster a digit."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One row of the table: a method and a number of clusters."""
-
-    method: str
-    k: int
-    seeds: int
-    recipe: dict[str, Any] | None = None
-    """What infoplace trains; of k-means on z_g, the recipe of the run whose means it reads."""
-    estimator: dict[str, Any] | None = None
-    """What another method is built with."""
-    change: str = ""
-
-    @property
-    def family(self) -> str:
-        """Whose effort is its own."""
-        if self.recipe is None:
-            return read_by(self.method)[0]
-        return "ours_paper" if self.method.startswith(("ours_paper", "beta_")) else "ours"
-
-    @property
-    def name(self) -> str:
-        """Its folder, and the beginning of its claims' names."""
-        return f"{self.method}_k{self.k}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """The images and labels of one experiment, the same for every method."""
-
-    train: ImageData
-    held_out: ImageData
-    """Training images that no method learns from: the bound is measured on them."""
-    test: ImageData
-    label: str
-    fingerprint: str
-    middle: ip.Transform | None = None
-    """The transform that leaves only what ours covers; None where ours covers nothing."""
-
-    def features(self, kind: str, split: str) -> Any:
-        """What a method reads of a split: its images, their middles, or their histograms of oriented gradients."""
-        images = getattr(self, split).images
-        if kind == "hog":
-            return self._hog(split)
-        return images if self.middle is None or kind == "images" else self.middle(images)
-
-    @functools.cache  # noqa: B019 (there is one of it, as long as the programme runs)
-    def _hog(self, split: str) -> Any:
-        print(f"computing the HOG features of the {split.replace('_', '-')} images", flush=True)
-        return others.hog_features(getattr(self, split).images)
-
-
-def material(options: argparse.Namespace) -> Material:
-    """Load the data, and hold some of the training images out."""
-    every = load(options.data, "train", limit=options.images)
-    test = load(options.data, "test")
-    label = next((name for name in ("digit", "label") if name in every.factors), None)
-    if label is None:
-        raise SystemExit(f"{options.data} has no factor 'digit' or 'label', so clusters cannot be scored on it")
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
-    held = min(HELD_OUT, len(every) // 10)
-    if held < max(SIZES):
-        raise SystemExit(f"{len(every)} training images are too few; give {10 * max(SIZES)} or more with --images")
-    digest = hashlib.sha256()
-    for data in (every, test):
-        digest.update(data.images.numpy().tobytes())
-        digest.update(data.factors[label].numpy().tobytes())
-    train, held_out = every.subset(order[held:].sort().values), every.subset(order[:held].sort().values)
-    return Material(train, held_out, test, label, digest.hexdigest()[:16], middle_of(recipe_of_ours(options)))
-
-
-# ---- the plan ----------------------------------------------------------------------------------------------------------
-
-
-def scaled(published: int, effort: float) -> int:
-    """Steps or epochs under an effort, at least one."""
-    return max(1, round(published * effort))
-
-
-def read_by(method: str) -> tuple[str, str]:
-    """A method without what it reads, and what it reads.
-
-    >>> read_by("imsat_hog"), read_by("kmeans_pixels"), read_by("acol_gar_middle")
-    (('imsat', 'hog'), ('kmeans_pixels', 'images'), ('acol_gar', 'middle'))
-    """
-    for kind in KINDS:
-        if method.endswith(f"_{kind}"):
-            return method.removesuffix(f"_{kind}"), kind
-    return method, "images"
-
-
-def effort_of(method: str, options: argparse.Namespace) -> float:
-    """The factor on a method's steps or epochs: its own one, where it was given one."""
-    return float(dict(options.effort_of).get(read_by(method)[0], options.effort))
-
-
-def recipe_of_ours(options: argparse.Namespace) -> dict[str, Any]:
-    """The recipe of ours for the data."""
-    return recipe_of(recipe_name(options), options.data)
-
-
-def recipe_name(options: argparse.Namespace) -> str:
-    """The name of that recipe."""
-    return RECIPES.get(options.data, "experiment2")
-
-
-def middle_of(recipe: Mapping[str, Any]) -> ip.Transform | None:
-    """The other side of what a recipe covers: the transform that leaves the middle alone."""
-    for observation in recipe["partition"]["observations"].values():
-        transform = observation.get("transform")
-        if isinstance(transform, Mapping) and "cover" in transform:
-            return ip.make_transform({"cover": {**transform["cover"], "outside": True}})
-    return None
-
-
-def ours_recipe(options: argparse.Namespace, k: int) -> dict[str, Any]:
-    """The recipe of ours with k classes and its steps cut by the effort."""
-    recipe = recipe_of_ours(options)
-    own = recipe["training"]["steps"]
-    steps = scaled(options.steps or own, effort_of("ours", options))
-    starts = ip.Settings(**recipe["training"]).mixture_starts
-    recipe["training"]["mixture_start"] = [min(round(start * steps / own), steps - 1) for start in starts]
-    recipe["training"]["steps"] = steps
-    return changed(recipe, {"partition.blocks.z_g.prior.mixture.components": k})
-
-
-def paper_recipe(options: argparse.Namespace, k: int, beta: float | None = None) -> dict[str, Any]:
-    """The recipe `paper_experiment2` with k classes, its own beta or another one."""
-    recipe = recipe_of(
-        "paper_experiment2", options.data, steps=scaled(options.paper_steps, effort_of("ours_paper", options))
-    )
-    recipe["factors"] = carried(recipe_of_ours(options)["factors"], recipe)
-    recipe = changed(recipe, {"partition.blocks.z_g.prior.mixture.components": k})
-    if beta is not None:
-        recipe["objective"]["beta_elbo"]["beta"] |= {"z_g": float(beta), "z_l": float(beta)}
-    return recipe
-
-
-def without_auxiliary(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with x alone, which all blocks read."""
-    result = changed(recipe, {})
-    partition = result["partition"]
-    partition["observations"] = {"x": partition["observations"]["x"]}
-    for block in partition["blocks"].values():
-        block["reads"] = ["x"]
-    return result
-
-
-def without_surroundings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without the observation whose middle is covered, and without the block that this one alone asks for."""
-    result = changed(recipe, {})
-    del result["partition"]["blocks"]["z_s"], result["partition"]["observations"]["x_s"]
-    result["partition"]["observations"]["x"]["blocks"].remove("z_s")
-    del bound_of(result)["beta_elbo"]["beta"]["z_s"]
-    agreement_of(result)["redraw"].remove("z_s")
-    result["factors"] = carried(result["factors"], result)
-    return result
-
-
-def carried(factors: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The factors whose block a recipe has."""
-    blocks = recipe["partition"]["blocks"]
-    return {name: one for name, one in factors.items() if (one["block"] if isinstance(one, Mapping) else one) in blocks}
-
-
-def agreement_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a recipe's agreement."""
-    return next(part["agreement"] for part in recipe["objective"]["sum"]["objectives"] if "agreement" in part)
-
-
-def bound_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's objective without what is added to the bound."""
-    objective = recipe["objective"]
-    parts = objective["sum"]["objectives"] if "sum" in objective else [objective]
-    return next(part for part in parts if "beta_elbo" in part)
-
-
-def ablations(recipe: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """``{name: (change, recipe)}``: one change of the recipe each, and the paper's point with nothing in its way."""
-    gumbel = {"partition.blocks.z_g.prior.mixture.y": "gumbel", "partition.blocks.z_g.prior.mixture.temperature": 0.4}
-    redraw_less, view_less = changed(recipe, {}), changed(recipe, {})
-    agreement_of(redraw_less)["redraw"] = []
-    agreement_of(view_less)["view"] = None
-    alone = changed(recipe, {"objective": dict(bound_of(recipe))})
-    uncovered = {"no_surroundings": ("without z_s and what it explains", without_surroundings(recipe))}
-    starts = recipe["training"]["mixture_start"]
-    once = {"start_once": ("one start of the classes", changed(recipe, {"training.mixture_start": starts[:1]}))}
-    return (
-        (uncovered if middle_of(recipe) else {})
-        | (once if len(starts) > 1 else {})
-        | {
-            "gumbel": ("relaxed draws of the class, temperature 0.4, for the exact sum", changed(recipe, gumbel)),
-            "no_agreement": ("without agreement", alone),
-            "no_redraw": ("agreement without redraw: changes of pose only", redraw_less),
-            "no_view": ("agreement without view: other colours only", view_less),
-            "no_start": ("without a start of the classes", changed(recipe, {"training.mixture_start": None})),
-            "no_agreement_no_auxiliary": ("without agreement and without x_hat", without_auxiliary(alone)),
-        }
-    )
-
-
-def estimator_of(method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A method's settings: the published ones, with steps and epochs cut by the effort."""
-    effort, seen = effort_of(method, options), 1 + options.copies
-    settings: dict[str, Any] = {
-        "dec": {
-            "pretrain_steps": scaled(50_000, effort),
-            "finetune_steps": scaled(100_000, effort),
-            "learning_rate_drop": scaled(20_000, effort),
-            "max_steps": scaled(100_000, effort),
-        },
-        # An epoch over images and their copies has the more steps.
-        "imsat": {"epochs": scaled(50, effort / seen)},
-        "acol_gar": {"epochs": scaled(400, effort / seen)},
-        "kmeans_pixels": {"n_init": KMEANS_STARTS},
-        "kmeans_pca": {"features": "pca", "n_components": 50, "n_init": KMEANS_STARTS},
-    }
-    return dict(settings[read_by(method)[0]])
-
-
-def tasks(options: argparse.Namespace) -> dict[str, Task]:
-    """All of them, in the order in which they run."""
-    plan: list[Task] = []
-    for k in SIZES:
-        ours = ours_recipe(options, k)
-        recipes = {
-            "ours": ours,
-            "ours_paper": paper_recipe(options, k),
-            "ours_without_auxiliary": without_auxiliary(ours),
-        }
-        plan += [Task(method, k, options.seeds, recipe=recipes[method]) for method in OURS]
-        for method in (*RIVALS, *PLAIN[:2], *(MIDDLE if middle_of(ours) else ())):
-            plan.append(Task(method, k, options.other_seeds, estimator=estimator_of(method, options)))
-        plan.append(Task("kmeans_z_g", k, options.seeds, recipe=ours, estimator={"n_init": KMEANS_STARTS}))
-    if options.sweep:
-        small, large = SIZES
-        own = bound_of(paper_recipe(options, large))["beta_elbo"]["beta"][BLOCK]
-        for beta in BETAS:
-            if beta != own:
-                recipe = paper_recipe(options, large, beta)
-                plan.append(Task(f"beta_{beta}", large, options.sweep_seeds, recipe=recipe, change=f"beta {beta}"))
-        for name, (change, recipe) in ablations(ours_recipe(options, small)).items():
-            plan.append(Task(f"ablation_{name}", small, options.sweep_seeds, recipe=recipe, change=change))
-    return {task.name: task for task in plan}
-
-
-def chosen_of(plan: Mapping[str, Task], only: list[str] | None) -> list[str]:
-    """The names of the tasks that are asked for: by method, or by method and number of clusters."""
-    for asked in only or []:
-        if not any(asked in (name, task.method) for name, task in plan.items()):
-            raise SystemExit(f"there is no method or task {asked!r}; --list lists them (with --sweep, the sweeps too)")
-    return [name for name, task in plan.items() if only is None or name in only or task.method in only]
 
 
 # ---- one run -----------------------------------------------------------------------------------------------------------
 
 
-def settings_of(task: Task, seed: int, data: Material, options: argparse.Namespace) -> dict[str, Any]:
-    """All that a result hangs on, as JSON would give it back."""
-    recipe = None
-    if task.recipe is not None:
-        recipe = changed(task.recipe, {"training.seed": seed})
-        recipe["factors"] = factors_of(task.recipe, data.train)
-        recipe = ip.Recipe.from_dict(recipe).to_dict()
-    name, kind = read_by(task.method)
-    copies = options.copies if task.method in (*RIVALS, *MIDDLE) and not name.startswith("kmeans") else 0
-    settings = {
-        "data": options.data,
-        "fingerprint": data.fingerprint,
-        "images": len(data.train) + len(data.held_out),
-        "effort": effort_of(task.family, options),
-        "copies": copies,
-        "view": agreement_of(recipe_of_ours(options))["view"] if copies else None,
-        "middle": None if kind != "middle" or data.middle is None else data.middle.to_spec(),
-        "k": task.k,
-        "seed": seed,
-        "recipe": recipe,
-        "estimator": task.estimator,
-    }
-    return dict(json.loads(json.dumps(settings)))
-
-
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Stop at a folder of other settings, before anything is trained, measured or gathered in it."""
-
-    def today(there: dict[str, Any]) -> dict[str, Any]:
-        # What had no name yet when it was written is as it was.
-        recipe = there.get("recipe")
-        return there | {"recipe": recipe and json.loads(json.dumps(ip.Recipe.from_dict(recipe).to_dict()))}
-
-    results_file.check_settings(folder / "settings.json", settings, ("recipe", "estimator"), today)
+    results_file.check_settings(folder / "settings.json", settings, ("recipe", "estimator"), as_today)
 
 
 def folder_of(task: Task, seed: int, options: argparse.Namespace) -> Path:
@@ -380,7 +78,7 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
     check_settings(folder, settings)
     if (folder / "result.json").is_file():
         return
-    source = folder_of(dataclasses.replace(task, method="ours"), seed, options) / "run"
+    source = folder_of(replace(task, method="ours"), seed, options) / "run"
     if task.method == "kmeans_z_g" and not (source / "run.json").is_file():
         print(
             f"leaving out {task.name}, seed {seed}: {source} is not trained yet; ask for it again afterwards",
@@ -403,18 +101,13 @@ def run(task: Task, seed: int, data: Material, options: argparse.Namespace) -> N
     result = {"method": task.method, "k": task.k, "seed": seed, "settings": settings, **table.scores, **more}
     result |= {f"nmi_{name}": nmi(found["test"], values) for name, values in other_factors(data).items()}
     result["machine"] = training.machine(resolve_device(options.device))
+    result |= {"commit": results_file.commit(), "date": time.strftime("%Y-%m-%d")}
     files.write_tensors(folder / "clusters.safetensors", found)
     files.write_json(folder / "result.json", result)
     print(
         f"  majority {table.scores['majority']:.3f}, Hungarian {table.scores['hungarian']:.3f}, {more['seconds']:.0f} s",
         flush=True,
     )
-
-
-def scored(found: Mapping[str, Tensor], data: Material, k: int, probabilities: Tensor | None = None) -> ClusteringTable:
-    """Scores on the test images, with mappings fitted on training images."""
-    train, test = data.train.factors[data.label], data.test.factors[data.label]
-    return clustering(found["train"], train, found["test"], test, clusters=k, probabilities=probabilities)
 
 
 def clustered_by_recipe(
@@ -524,25 +217,12 @@ def nmi(clusters: Tensor, labels: Tensor) -> float:
     return float(normalized_mutual_info_score(labels.numpy(), clusters.numpy()))
 
 
-# ---- gathering ---------------------------------------------------------------------------------------------------------
+# ---- gathering -------------------------------------------------------------------------------------------------------
 
 
-Found = Mapping[str, list[dict[str, Any]]]
-
-
-def results_name(data: str) -> str:
-    """The results file of a data set; the full street numbers are the street numbers.
-
-    >>> results_name("street_numbers/full"), results_name("street_numbers/easy")
-    ('clustering_street_numbers', 'clustering_street_numbers_easy')
-    """
-    plain = data.removesuffix("/full").rstrip("/").removeprefix("/")
-    return "clustering_" + "".join(letter if letter.isalnum() else "_" for letter in plain)
-
-
-def results(plan: Mapping[str, Task], data: Material, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def results(plan: Mapping[str, Task], data: Material, options: argparse.Namespace) -> dict[str, Rows]:
     """What the finished runs of each task were measured to be."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, Rows] = {}
     for name, task in plan.items():
         for seed in range(task.seeds):
             folder = folder_of(task, seed, options)
@@ -553,94 +233,9 @@ def results(plan: Mapping[str, Task], data: Material, options: argparse.Namespac
     return found
 
 
-def best_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run with the best bound on held-out training images; where there is no bound, the first."""
-    return max(rows, key=lambda row: row.get("bound", -row["seed"]))
-
-
-def mean_of(rows: list[dict[str, Any]], score: str) -> float:
-    """The mean of a score over the seeds."""
-    return statistics.mean(row[score] for row in rows)
-
-
-def agreed(rows: list[dict[str, Any]]) -> float | None:
-    """How alike the clusters of any two seeds are: the mean ARI over their pairs, on held-out training images."""
-    from sklearn.metrics import adjusted_rand_score
-
-    held = [files.read_tensors(row["folder"] / "clusters.safetensors")[0]["held_out"].numpy() for row in rows]
-    pairs = [adjusted_rand_score(left, right) for left, right in itertools.combinations(held, 2)]
-    return statistics.mean(pairs) if pairs else None
-
-
-def goals(options: argparse.Namespace) -> dict[str, str]:
-    """What each claim should reach; the published numbers of MNIST, where nothing was cut."""
-    name, whole = (
-        results_name(options.data),
-        options.images is None and min(effort_of(method, options) for method in MNIST) >= 1,
-    )
-    if name == "clustering_mnist":
-        published = {"dec": ">=0.843", "imsat": ">=0.98", "acol_gar": ">=0.983"} if whole else {}
-        own = {"ours_k10_hungarian": ">=0.95", "ours_k30_majority": ">=0.97"}
-        return own | {f"{method}_k10_hungarian": goal for method, goal in published.items()}
-    if name == "clustering_street_numbers":
-        leads = {f"ours_k{k}_{score}_lead": ">=0.1" for k in SIZES for score in ("majority", "hungarian")}
-        return {"ours_k10_hungarian": ">=0.77", "ours_k30_majority": ">=0.77", **leads}
-    return {}
-
-
-def claim(name: str, values: list[float], context: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """One number over the seeds."""
-    units = {"clusters_used": "clusters", "nmi": "NMI", "nmi_colour": "NMI", "nmi_count": "NMI", "ari": "ARI"}
-    unit = next((unit for score, unit in units.items() if name.endswith(f"_{score}")), "fraction")
-    goal = goals(options).get(name, "") if "change" not in context else ""
-    return results_file.claim(name, values, unit, goal, context)
-
-
-def claims(plan: Mapping[str, Task], found: Found, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every method's scores, by how much ours leads, and what its clusters follow besides."""
-    for name, rows in found.items():
-        task, settings = plan[name], rows[0]["settings"]
-        context: dict[str, Any] = {"change": task.change} if task.change else {}
-        context |= {key: settings[key] for key in ("data", "images", "effort", "k")}
-        context |= {"one_cluster": round(rows[0]["one_cluster"], 4), "seconds": round(mean_of(rows, "seconds"), 1)}
-        calibration = ["calibration_error"] if "calibration_error" in rows[0] else []
-        for score in (*SCORES, *calibration):
-            more: dict[str, Any] = {}
-            if "bound" in rows[0]:
-                more = {"chosen_seed": best_of(rows)["seed"], "chosen": round(best_of(rows)[score], 4)}
-            if (options.data, task.k, score) == ("mnist", 10, "hungarian") and task.method in MNIST:
-                more["published"] = MNIST[task.method]
-            yield claim(f"{name}_{score}", [row[score] for row in rows], {**context, **more}, options)
-        for factor in ("colour", "count"):
-            if task.method in OURS and f"nmi_{factor}" in rows[0]:
-                prefix = task.method if task.k == min(SIZES) else name
-                yield claim(f"{prefix}_nmi_{factor}", [row[f"nmi_{factor}"] for row in rows], context, options)
-    for k, score in itertools.product(SIZES, ("majority", "hungarian")):
-        methods = (*RIVALS, *MIDDLE[:3])
-        rivals = {name: mean_of(found[name], score) for m in methods if (name := f"{m}_k{k}") in found}
-        if f"ours_k{k}" in found and rivals:
-            best = max(rivals, key=lambda name: rivals[name])
-            values = [row[score] - rivals[best] for row in found[f"ours_k{k}"]]
-            yield claim(f"ours_k{k}_{score}_lead", values, {"data": options.data, "k": k, "ahead_of": best}, options)
-
-
 def gather(plan: Mapping[str, Task], data: Material, options: argparse.Namespace) -> None:
-    """Write the results file and the pictures from the runs that are finished."""
-    found = results(plan, data, options)
-    if not found:
-        raise SystemExit(f"no finished run of {options.data} in {options.runs}; run {COMMAND} --data {options.data}")
-    missing = [
-        f"{name} ({len(found.get(name, []))} of {task.seeds})"
-        for name, task in plan.items()
-        if len(found.get(name, [])) < task.seeds
-    ]
-    if missing:
-        print(f"not finished, and so not in the results as planned: {', '.join(missing)}", file=sys.stderr)
-    name = results_name(options.data)
-    pictures = draw(found, data, results_file.FOLDER / name)
-    machine = next(iter(found.values()))[0]["machine"]
-    text = notes(plan, found, data, pictures, options)
-    print(results_file.write(name, command(options), list(claims(plan, found, options)), text, machine=machine))
+    """Write the results file and the pictures from the runs that are finished, and the lines that were kept."""
+    print(experiment2_table.write(plan, results(plan, data, options), data, command(options), options))
 
 
 def command(options: argparse.Namespace) -> str:
@@ -653,211 +248,6 @@ def command(options: argparse.Namespace) -> str:
     if options.effort_of:
         words += ["--effort-of", *(f"{method}={effort:g}" for method, effort in options.effort_of)]
     return " ".join([*words, "--sweep"] if options.sweep else words)
-
-
-# ---- pictures and words ------------------------------------------------------------------------------------------------
-
-
-def draw(found: Found, data: Material, folder: Path) -> list[tuple[str, str]]:
-    """Figures 4 and 6 of the runs with the best bounds: ``(path, what it shows)``."""
-    written = []
-    for method, k in (("ours", 30), ("ours", 10), ("ours_paper", 30), ("ours_without_auxiliary", 10)):
-        name = f"{method}_k{k}"
-        if name not in found:
-            continue
-        row = best_of(found[name])
-        clusters = files.read_tensors(row["folder"] / "clusters.safetensors")[0]
-        table = scored(clusters, data, k)
-        order, sizes = table.arranged(), table.confusion.sum(0)
-        titles = [
-            f"cluster {number}\n"
-            + (
-                f"{data.label} {table.majority.labels[number]}, {100 * sizes[number] / sizes.sum():.1f}%"
-                if sizes[number]
-                else "unused"
-            )
-            for number in order.tolist()
-        ]
-        pair = ip.load_pair(row["folder"] / "run")
-        images = cluster_images(pair, image_observation(pair), BLOCK, generator=torch.Generator().manual_seed(0))
-        rest = " and ".join(block for block in pair.partition.blocks if block != BLOCK)
-        figures = {
-            "figure4": (
-                plots.confusion(table, label=data.label),
-                "labels against clusters of the test images, clusters re-arranged",
-            ),
-            "figure6": (
-                plots.cluster_samples(images[order], titles, title=f"{BLOCK} along the columns, {rest} along the rows"),
-                f"generated images of every cluster; {BLOCK} varies along the columns, {rest} along the rows",
-            ),
-        }
-        files.make_folder(folder)
-        for figure, (drawn, words) in figures.items():
-            alt = f"{name}, the seed with the best bound: {words}"
-            plots.save(drawn, folder / f"{figure}_{name}.png", alt=alt)
-            written.append((f"{folder.name}/{figure}_{name}.png", alt))
-    return written
-
-
-def spread_of(rows: list[dict[str, Any]], score: str) -> str:
-    """Mean and standard deviation in percent."""
-    values = [100 * row[score] for row in rows]
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def row_of(first: str, rows: list[dict[str, Any]], last: list[str]) -> str:
-    """A line of a table with all scores."""
-    plain = [f"{mean_of(rows, 'nmi'):.3f}", f"{mean_of(rows, 'ari'):.3f}", f"{mean_of(rows, 'clusters_used'):.1f}"]
-    cells = [
-        first,
-        str(rows[0]["k"]),
-        str(len(rows)),
-        spread_of(rows, "majority"),
-        spread_of(rows, "hungarian"),
-        *plain,
-        *last,
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def header(first: str, *last: str) -> list[str]:
-    """The head of such a table."""
-    cells = [first, "k", "seeds", "majority, %", "Hungarian, %", "NMI", "ARI", "clusters used", *last]
-    return ["", f"| {' | '.join(cells)} |", f"|{' --- |' * len(cells)}"]
-
-
-def told(data: Material, options: argparse.Namespace) -> list[str]:
-    """What was measured, on what, and by which rule."""
-    part = "all training images" if options.images is None else "a part of the training images"
-    ours, paper = (
-        recipe["training"]["steps"] for recipe in (ours_recipe(options, min(SIZES)), paper_recipe(options, max(SIZES)))
-    )
-    own = recipe_of_ours(options)["training"]["steps"]
-    theirs = f"DEC, IMSAT and ACOL learn from {options.copies} such versions of every image besides" if options.copies else (
-        "the others see images as they are, but for ACOL's rotations and flips and IMSAT's perturbations; the change `agreement "
-        "without view` has none, either"
-    )  # fmt: skip
-    return [
-        f"Data: {options.data}. Every method learns from the same {len(data.train)} images ({part}; {len(data.held_out)} more "
-        f"are held out from all of them, for the bound), without labels, and is scored on {len(data.test)} test images. "
-        "Mappings from clusters to labels are fitted on training images: the majority vote gives each cluster the label that is "
-        "commonest in it, the Hungarian one gives each label one cluster. One single cluster scores "
-        f"{100 * one_cluster(data):.1f}%. Seconds are those of the learning alone.",
-        "",
-        "What was cut: `length` is the factor on the epochs or steps of a method's publication, or the steps. `ours` takes "
-        f"{ours} steps, and {own} in its recipe; `ours_paper` takes {paper}, and the paper took 1,000,000.",
-        "",
-        "Settings: in this table nothing is chosen by labels, nor by the bounds of different settings, which are not comparable. "
-        "Before it, while the recipes of `ours` were being made, their clusters were compared with labels of training and "
-        "validation images (never of test images): that is how it was seen that clusters of street numbers followed the "
-        "neighbouring digits, at which betas they followed colours, and that a fresh fit to a trained encoder's means parts "
-        "digits that one class holds, which is why the classes are started more than once. This table stood with one start "
-        "before, so its score on test images was known by then; nothing was read off it but that it fell short. The other "
-        "methods have the settings of their "
-        f"publications, `ours` the recipe `{recipe_name(options)}`, `ours_paper` the paper's beta of 40 and temperature of 0.4; "
-        "no row of a sweep takes a place in the table. Small shifts and rotations are the view of the agreement of `ours`; "
-        + theirs
-        + (". " + MIDDLE_TOLD if data.middle else "")
-        + ". Among the seeds of one setting "
-        "the bound on held-out training images chooses: `by the bound`, beside mean and standard deviation over all seeds. "
-        "`seeds agree` is the mean ARI between the clusters of two seeds on held-out training images, which needs no label.",
-    ]
-
-
-def length_of(row: Mapping[str, Any]) -> str:
-    """How long a run learned."""
-    settings = row["settings"]
-    if row["method"].startswith("kmeans"):
-        return ""
-    return f"{settings['recipe']['training']['steps']} steps" if settings["recipe"] else f"x {settings['effort']:g}"
-
-
-def one_cluster(data: Material) -> float:
-    """What a single cluster scores."""
-    commonest = data.train.factors[data.label].bincount().argmax()
-    return float((data.test.factors[data.label] == commonest).float().mean())
-
-
-def notes(
-    plan: Mapping[str, Task], found: Found, data: Material, pictures: list[tuple[str, str]], options: argparse.Namespace
-) -> str:
-    """What stands below the table in RESULTS.md."""
-    lines = told(data, options)
-    absent = [name for name, task in plan.items() if len(found.get(name, [])) < task.seeds]
-    if absent:
-        lines += ["", f"Not measured yet, or with fewer seeds than planned: {', '.join(absent)}."]
-    published = "published, MNIST, %" if options.data == "mnist" else "the paper, SVHN, %"
-    lines += header("method", "length", "by the bound: majority, Hungarian", "seeds agree", "seconds", published)
-    for name, rows in found.items():
-        task = plan[name]
-        if task.change:
-            continue
-        best, same = best_of(rows), agreed(rows)
-        bound = f"{100 * best['majority']:.1f}, {100 * best['hungarian']:.1f}" if "bound" in best else ""
-        theirs = PAPER.get(name, "")
-        if options.data == "mnist":
-            theirs = f"{100 * MNIST[task.method]:.1f}" if task.method in MNIST and task.k == 10 else ""
-        lines.append(
-            row_of(
-                task.method,
-                rows,
-                [
-                    length_of(rows[0]),
-                    bound,
-                    "" if same is None else f"{same:.3f}",
-                    f"{mean_of(rows, 'seconds'):.0f}",
-                    theirs,
-                ],
-            )
-        )
-    if options.data == "mnist":
-        lines += ["", "The published numbers are of the methods' own papers, with one cluster for each digit."]
-    else:
-        lines += [
-            "",
-            "The paper's Table 1 is of SVHN, another data set, beside the row that is most alike: its k=30 and ACOL's "
-            "are the majority vote, IMSAT's and DEC's were reached on GIST features, IMSAT's one to one. Here HOG features stand "
-            "in for GIST.",
-        ]
-    factors = [
-        name
-        for name in ("count", "left", "right", "colour", "polarity")
-        if f"nmi_{name}" in next(iter(found.values()))[0]
-    ]
-    if factors:
-        lines += [
-            "",
-            f"What the clusters follow, as NMI on the test images: the {data.label}; how many digits are shown; the "
-            f"digits to its left and right; the ground's colour (k-means of training colours, {COLOURS} bins); whether the ink "
-            "is the brighter one. "
-            "The paper's Figure 5 shows clusters that follow the number of digits.",
-            "",
-            f"| method | k | {' | '.join([data.label, *factors])} |",
-            f"|{' --- |' * (3 + len(factors))}",
-        ]
-        for name, rows in found.items():
-            cells = [f"{mean_of(rows, score):.3f}" for score in ("nmi", *(f"nmi_{factor}" for factor in factors))]
-            lines.append(f"| {plan[name].change or plan[name].method} | {plan[name].k} | {' | '.join(cells)} |")
-    for beginning, own, title, text in (
-        ("beta_", "ours_paper_k30", "beta 40, the paper's", "The paper's recipe over beta:"),
-        (
-            "ablation_",
-            "ours_k10",
-            "none: ours",
-            f"Each row is one change of the recipe `{recipe_name(options)}`, with everything else as it is:",
-        ),
-    ):
-        changes = {name: rows for name, rows in found.items() if name.startswith(beginning)}
-        if not changes:
-            continue
-        lines += ["", text, *header("change", "seconds")]
-        table = {title: found[own]} if own in found else {}
-        table |= {plan[name].change: rows for name, rows in changes.items()}
-        if beginning == "ablation_" and "ours_without_auxiliary_k10" in found:
-            table["without x_hat"] = found["ours_without_auxiliary_k10"]
-        lines += [row_of(change, rows, [f"{mean_of(rows, 'seconds'):.0f}"]) for change, rows in table.items()]
-    lines += ["", *(f"![{alt}](results/{path})\n" for path, alt in pictures)]
-    return "\n".join(lines).rstrip()
 
 
 # ---- the command -------------------------------------------------------------------------------------------------------
