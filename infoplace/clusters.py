@@ -16,7 +16,7 @@ from infoplace.modes import evaluating
 from infoplace.names import class_name
 from infoplace.objectives.agreement import Agreement, mean_entropy, unevenness
 from infoplace.pair import Pair, seeded
-from infoplace.recipe import MIXTURE_FITS
+from infoplace.recipe import AGREEMENT_FITS, MIXTURE_FITS
 
 __all__ = ["check_start", "clusters_used", "start_mixture"]
 
@@ -25,6 +25,9 @@ _DRAWS = 4
 """How often every sample's versions are drawn for a fit by agreement."""
 _STARTS, _EPOCHS, _HEAD_BATCH, _HEAD_WIDTH = 6, 60, 500, 256
 """The networks that such a fit chooses from, and their training."""
+_EVEN = {"entropy": 0.1, "balance": 0.4}
+"""The weights of that training where classes are merged afterwards: IMSAT's, at which all classes are used. At weights for which
+few classes pay, those that are there when others emptied are no good, and which of them emptied is chance."""
 _USER = "starting a mixture"
 
 
@@ -50,9 +53,13 @@ def start_mixture(
         block: the block; left out, the one whose prior is a mixture.
         how: ``"kmeans"`` or ``"gaussian_mixture"`` (diagonal), as scikit-learn fits them; or ``"agreement"``: the classes of
             a small network that reads the means and minimises the agreement, over versions of every sample; of several
-            networks, the one with the smallest.
+            networks, the one with the smallest. Or ``"merged_agreement"``, where the number of classes is an upper bound:
+            the networks are trained to use all classes evenly, and then classes are merged two at a time, those first by
+            which the agreement falls the most (or rises the least); what is taken is the number at which it is smallest.
+            That number falls with the agreement's ``entropy`` and rises with its ``balance``; with the former at least as
+            large as the latter, classes beyond it stay empty in the training, too.
         seed: of the fit, the transforms and the versions.
-        agreement: what ``how="agreement"`` minimises; its site is the block's class.
+        agreement: what is minimised by ``how="agreement"`` and ``"merged_agreement"``; its site is the block's class.
 
     Returns:
         The class of each sample under the fit, int64 `[samples]`.
@@ -76,14 +83,14 @@ def start_mixture(
     check_start(pair, block, len(next(iter(batch.values())) if isinstance(batch, dict) else batch))
     count = make_prior(pair.partition.blocks[block].prior).classes
     posterior, inputs, last = _encoded(pair, batch, block, seed)
-    if how == "agreement":
+    if how in AGREEMENT_FITS:
         if agreement is None or agreement.site != class_name(block):
             raise DeclarationError(
-                f"how='agreement' fits the classes of {block!r} by what an agreement says of them; pass "
+                f"how={how!r} fits the classes of {block!r} by what an agreement says of them; pass "
                 f"agreement=ip.make_objective('agreement', site={class_name(block)!r}, ...)"
             )
         versions = _means_of_versions(pair, batch, block, seed, agreement)
-        classes = _agreeing(posterior.mean, versions, count, seed, agreement)
+        classes = _agreeing(posterior.mean, versions, count, seed, agreement, merged=how == "merged_agreement")
     else:
         classes = _fitted(how, posterior.mean, count, seed, block)
     one_hot = torch.nn.functional.one_hot(classes, count).to(posterior.mean)
@@ -235,16 +242,18 @@ def _means_of_versions(
     return torch.cat(means)
 
 
-def _agreeing(means: Tensor, versions: Tensor, count: int, seed: int, agreement: Agreement) -> Tensor:
+def _agreeing(means: Tensor, versions: Tensor, count: int, seed: int, agreement: Agreement, merged: bool) -> Tensor:
     """The classes of the network that agrees best, of several starts; by the objective, which needs no label."""
     best, classes = float("inf"), torch.zeros(len(means), dtype=torch.int64, device=means.device)
+    own_weights = {"entropy": agreement.entropy, "balance": agreement.balance}
+    weights = _EVEN if merged else own_weights
 
     def loss(own: Tensor, other: Tensor) -> Tensor:
         disagreement = F.kl_div(other.log_softmax(1), own.softmax(1).detach(), reduction="batchmean")
         return (
             disagreement
-            + agreement.entropy * mean_entropy(own.softmax(1))
-            + agreement.balance * unevenness(own.softmax(1))
+            + weights["entropy"] * mean_entropy(own.softmax(1))
+            + weights["balance"] * unevenness(own.softmax(1))
         )
 
     with torch.enable_grad(), seeded(seed, means.device):
@@ -262,11 +271,66 @@ def _agreeing(means: Tensor, versions: Tensor, count: int, seed: int, agreement:
                     optimiser.step()
             network.eval()
             with torch.no_grad():
-                own = network(means)
-                found = float(sum(loss(own, network(versions[:, which])) for which in range(versions.shape[1])))
+                own, others = network(means), [network(versions[:, which]) for which in range(versions.shape[1])]
+                if merged:
+                    labels, found = _merged(own.softmax(1), torch.stack(others).softmax(2), **own_weights)
+                else:
+                    labels, found = own.argmax(1), float(sum(loss(own, other) for other in others))
             if found < best:
-                best, classes = found, own.argmax(1)
+                best, classes = found, labels
     return classes
+
+
+def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tuple[Tensor, float]:
+    """Merge classes two at a time, greedily, down to two.
+
+    The agreement is a sum over the classes, so that what a merger does to it hangs on the two alone.
+
+    Args:
+        own: `q(y|image)`, `[samples, classes]`.
+        versions: `q(y|version)`, `[versions, samples, classes]`.
+        entropy: the agreement's weight.
+        balance: the agreement's weight.
+
+    Returns:
+        The classes `[samples]` at the number of classes at which the agreement is smallest, and the agreement there, but for
+        the constant ``balance log k``. What was merged bears the number of one of its classes.
+    """
+    own, versions = own.clone(), versions.clone()
+    smallest = torch.finfo(own.dtype).tiny
+
+    def parts(own: Tensor, versions: Tensor) -> Tensor:
+        logs, sizes = torch.xlogy(own, own), own.mean(0)
+        disagreement = logs.mean(0) - (own * versions.clamp(min=smallest).log()).mean((0, 1))
+        return disagreement - entropy * logs.mean(0) + balance * torch.xlogy(sizes, sizes)
+
+    def changes(number: int) -> Tensor:
+        """What a merger of this class with each other one does; infinite where there is none."""
+        one = [number]
+        change = parts(own + own[:, one], versions + versions[:, :, one]) - single - single[number]
+        change[gone] = change[number] = torch.inf
+        return change if not gone[number] else torch.full_like(change, torch.inf)
+
+    count = own.shape[1]
+    gone = torch.zeros(count, dtype=torch.bool, device=own.device)
+    single = parts(own, versions)
+    change = torch.stack([changes(number) for number in range(count)])
+    value = best = float(single.sum())
+    classes = own.argmax(1)
+    for _ in range(count - 2):
+        kept, merged = divmod(int(change.argmin()), count)
+        value += float(change[kept, merged])
+        own[:, kept] += own[:, merged]
+        versions[:, :, kept] += versions[:, :, merged]
+        own[:, merged], versions[:, :, merged] = 0.0, 0.0
+        gone[merged] = True
+        single[kept] = parts(own[:, [kept]], versions[:, :, [kept]])[0]
+        single[merged] = 0.0
+        change[merged], change[:, merged] = torch.inf, torch.inf
+        change[kept] = change[:, kept] = changes(kept)
+        if value < best:
+            best, classes = value, own.argmax(1)
+    return classes, best
 
 
 def _head(inputs: int, count: int) -> nn.Module:

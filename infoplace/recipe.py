@@ -23,7 +23,8 @@ __all__ = ["Factor", "Recipe", "Settings", "load_recipe", "shipped_recipes"]
 
 SCHEDULES = ("one_cycle", "cosine", "constant")
 PRECISIONS = ("32-true", "bf16-mixed")
-MIXTURE_FITS = ("kmeans", "gaussian_mixture", "agreement")
+AGREEMENT_FITS = ("agreement", "merged_agreement")
+MIXTURE_FITS = ("kmeans", "gaussian_mixture", *AGREEMENT_FITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Settings:
         mixture_start: the step or steps, counted from 0, before which every block whose class is a latent variable gets its
             mixture fitted to its posterior means (:func:`infoplace.clusters.start_mixture`), each time anew; None leaves
             it to the training.
-        mixture_fit: by what: ``"kmeans"``, ``"gaussian_mixture"``, or ``"agreement"`` where one is part of the objective.
+        mixture_fit: by what: ``"kmeans"``, ``"gaussian_mixture"``, or, where an agreement is part of the objective,
+            ``"agreement"`` or ``"merged_agreement"``.
 
     Raises:
         DeclarationError: a value that cannot be.

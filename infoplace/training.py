@@ -43,7 +43,7 @@ from infoplace.objectives import Objective, make_objective
 from infoplace.objectives.agreement import Agreement
 from infoplace.pair import Pair, check_observations, load_tensors, resolve_device, seeded, tensors_of
 from infoplace.partition import Partition
-from infoplace.recipe import Recipe, Settings
+from infoplace.recipe import AGREEMENT_FITS, Recipe, Settings
 
 __all__ = ["Resident", "fit", "machine", "train"]
 
@@ -239,10 +239,10 @@ def _fit(
         )
     for name in pair.guide.class_posteriors if settings.mixture_starts else ():
         check_start(pair, name, min(_FITTED, batches.count))
-        if settings.mixture_fit == "agreement" and _agreement(objective, name) is None:
+        if settings.mixture_fit in AGREEMENT_FITS and _agreement(objective, name) is None:
             raise DeclarationError(
-                f"mixture_fit='agreement' fits the classes of {name!r} by the agreement on {class_name(name)!r}, and there is "
-                "none in the objective; add one, or say mixture_fit='kmeans'"
+                f"mixture_fit={settings.mixture_fit!r} fits the classes of {name!r} by the agreement on {class_name(name)!r}, "
+                "and there is none in the objective; add one, or say mixture_fit='kmeans'"
             )
     length = max(part.schedule_steps for part in objective.parts)
     if length > settings.steps and writes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import infoplace as ip
 from infoplace import training
-from infoplace.clusters import clusters_used, start_mixture
+from infoplace.clusters import _merged, clusters_used, start_mixture
 from infoplace.errors import DataError, DeclarationError
 
 SHAPE = (1, 4, 4)
@@ -178,9 +178,14 @@ def test_how_many_classes_are_in_use() -> None:
         (
             {"how": "kmean"},
             DeclarationError,
-            "how must be one of 'kmeans', 'gaussian_mixture', 'agreement'; got 'kmean'. Did you mean",
+            "how must be one of 'kmeans', 'gaussian_mixture', 'agreement', 'merged_agreement'; got 'kmean'. Did you mean",
         ),
         ({"how": "agreement"}, DeclarationError, "pass agreement=ip.make_objective('agreement', site='z_y', ...)"),
+        (
+            {"how": "merged_agreement"},
+            DeclarationError,
+            "how='merged_agreement' fits the classes of 'z' by what an agreement says of them; pass agreement=",
+        ),
         (
             {"how": "agreement", "agreement": ip.make_objective("agreement", site="w_y", view="blur")},
             DeclarationError,
@@ -219,11 +224,11 @@ def unalike(count: int = 300) -> tuple[Tensor, Tensor]:
     return ((halves[:, :, None] + noise).clamp(0, 1).reshape(-1, *SHAPE) * 255).round() / 255, group
 
 
-def halves() -> ip.Pair:
-    prior = {"mixture": {"components": GROUPS, "y": "enumerate"}}
+def halves(components: int = GROUPS) -> ip.Pair:
+    prior = {"mixture": {"components": components, "y": "enumerate"}}
     partition = ip.Partition({"z": ip.Block(2, prior=prior), "w": ip.Block(2)}, {"x": ip.Observation()})
     torch.manual_seed(0)
-    networks = {"encoders": {"z": Last(4 + GROUPS)}, "decoders": {"x": Halves()}}
+    networks = {"encoders": {"z": Last(4 + components)}, "decoders": {"x": Halves()}}
     return ip.make_pair(partition, SHAPE, networks=networks)
 
 
@@ -244,10 +249,79 @@ def test_a_start_by_agreement_finds_what_redrawing_leaves_alone() -> None:
     assert (said == classes).float().mean() > 0.95
 
 
-def test_a_training_starts_by_the_agreement_of_its_objective() -> None:
+def test_a_merged_start_leaves_classes_beyond_the_groups_empty() -> None:
+    x, group = unalike()
+    pair = halves(components=7)
+    agreement = ip.make_objective("agreement", site="z_y", redraw=["w"], entropy=0.4, balance=0.2)
+    classes = start_mixture(pair, x, how="merged_agreement", agreement=agreement)
+    assert same_partition(classes, group)
+    assert clusters_used(pair, x) == {"z": GROUPS}
+    prior: Any = pair.model.priors["z"]
+    weights = prior.logits.softmax(0)
+    torch.testing.assert_close(weights[classes.unique()], torch.full((GROUPS,), 1 / GROUPS), rtol=0.05, atol=0)
+    again = halves(components=7)
+    assert torch.equal(start_mixture(again, x, how="merged_agreement", agreement=agreement), classes)
+
+
+def split_groups(sure: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities of six classes for images and two versions of each: two a group, and which of the two is a coin's toss."""
+    group = torch.arange(600) % GROUPS
+    generator = torch.Generator().manual_seed(0)
+
+    def said() -> Tensor:
+        side = torch.randint(2, group.shape, generator=generator)
+        one_hot = torch.nn.functional.one_hot(2 * group + side, 2 * GROUPS).double()
+        return sure * one_hot + (1 - sure) / (2 * GROUPS)
+
+    return said(), torch.stack([said(), said()]), group
+
+
+def agreement_of(own: Tensor, versions: Tensor, entropy: float, balance: float) -> float:
+    """The objective less its constant, by torch's distributions."""
+    from torch.distributions import Categorical, kl_divergence
+
+    image, both = Categorical(probs=own), Categorical(probs=versions)
+    disagreement = kl_divergence(image.expand(both.batch_shape), both).mean()
+    return float(disagreement + entropy * image.entropy().mean() - balance * Categorical(probs=own.mean(0)).entropy())
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.4])
+def test_merging_stops_where_the_objective_is_smallest(entropy: float) -> None:
+    own, versions, group = split_groups(0.97)
+    classes, value = _merged(own, versions, entropy, 0.5)
+    assert same_partition(classes, group)
+    merged, seen = (
+        torch.stack([part[..., group_classes].sum(-1) for group_classes in ([0, 1], [2, 3], [4, 5])], -1)
+        for part in (own, versions)
+    )
+    assert value == pytest.approx(agreement_of(merged, seen, entropy, 0.5), rel=1e-9)
+    for others in ([[0, 1, 2, 3], [4, 5]], [[0, 1], [2, 3], [4], [5]], [[0, 2], [1, 3], [4, 5]]):
+        merged, seen = (torch.stack([part[..., one].sum(-1) for one in others], -1) for part in (own, versions))
+        assert value < agreement_of(merged, seen, entropy, 0.5)
+
+
+def test_the_number_of_classes_falls_with_the_entropy_and_rises_with_the_balance() -> None:
+    own, versions, _ = split_groups(0.6)
+    # A coin's toss says nothing, but a balance that pays for it all keeps it.
+    used = [
+        len(_merged(own, versions, entropy, balance)[0].unique()) for entropy, balance in ((0, 8), (0, 0.5), (4, 0.1))
+    ]
+    assert used == [6, 3, 2]
+
+
+def test_what_is_merged_is_left_as_it_was() -> None:
+    own, versions, _ = split_groups(0.97)
+    before = own.clone(), versions.clone()
+    _merged(own, versions, 0.4, 0.2)
+    assert torch.equal(own, before[0])
+    assert torch.equal(versions, before[1])
+
+
+@pytest.mark.parametrize("fit", ["agreement", "merged_agreement"])
+def test_a_training_starts_by_the_agreement_of_its_objective(fit: str) -> None:
     x, group = unalike()
     options: dict[str, Any] = {
-        "steps": 2, "batch_size": 50, "mixture_start": 1, "mixture_fit": "agreement", "learning_rate": 1e-6, "device": "cpu",
+        "steps": 2, "batch_size": 50, "mixture_start": 1, "mixture_fit": fit, "learning_rate": 1e-6, "device": "cpu",
         "progress": False,
     }  # fmt: skip
     pair = halves()
@@ -256,7 +330,8 @@ def test_a_training_starts_by_the_agreement_of_its_objective() -> None:
     said = pair.classify(pair.partition.observe(x))["z"].probs.argmax(1)
     assert max((said[group == one] == said[group == one].mode().values).float().mean() for one in range(GROUPS)) > 0.95
     with pytest.raises(
-        DeclarationError, match="mixture_fit='agreement' fits the classes of 'z' by the agreement on 'z_y'"
+        DeclarationError,
+        match=f"mixture_fit='{fit}' fits the classes of 'z' by the agreement on 'z_y', and there is none",
     ):
         ip.fit(halves(), x, "elbo", **options)
 

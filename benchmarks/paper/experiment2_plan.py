@@ -37,6 +37,8 @@ MIDDLE_TOLD = (
 KINDS = ("images", "hog", "middle")
 RECIPES = {"mnist": "experiment2_mnist"}
 """The recipe of ours, where it is not `experiment2`."""
+OPEN = "_open"
+"""What the name of a recipe ends in whose number of classes is an upper bound: that of ours with the larger number."""
 
 PAPER = {
     "ours_paper_k30": "58.2 ± 5.6",
@@ -145,14 +147,14 @@ def effort_of(method: str, options: argparse.Namespace) -> float:
     return float(dict(options.effort_of).get(read_by(method)[0], options.effort))
 
 
-def recipe_of_ours(options: argparse.Namespace) -> dict[str, Any]:
-    """The recipe of ours for the data."""
-    return recipe_of(recipe_name(options), options.data)
+def recipe_of_ours(options: argparse.Namespace, k: int = min(SIZES), even: bool = False) -> dict[str, Any]:
+    """The recipe of ours for the data and a number of classes, or the one in which any number is evenly used."""
+    return recipe_of(recipe_name(options, min(SIZES) if even else k), options.data)
 
 
-def recipe_name(options: argparse.Namespace) -> str:
+def recipe_name(options: argparse.Namespace, k: int = min(SIZES)) -> str:
     """The name of that recipe."""
-    return RECIPES.get(options.data, "experiment2")
+    return RECIPES.get(options.data, "experiment2") + (OPEN if k > min(SIZES) else "")
 
 
 def middle_of(recipe: Mapping[str, Any]) -> ip.Transform | None:
@@ -164,9 +166,9 @@ def middle_of(recipe: Mapping[str, Any]) -> ip.Transform | None:
     return None
 
 
-def ours_recipe(options: argparse.Namespace, k: int) -> dict[str, Any]:
+def ours_recipe(options: argparse.Namespace, k: int, even: bool = False) -> dict[str, Any]:
     """The recipe of ours with k classes and its steps cut by the effort."""
-    recipe = recipe_of_ours(options)
+    recipe = recipe_of_ours(options, k, even)
     own = recipe["training"]["steps"]
     steps = scaled(options.steps or own, effort_of("ours", options))
     starts = ip.Settings(**recipe["training"]).mixture_starts
@@ -289,6 +291,9 @@ def tasks(options: argparse.Namespace) -> dict[str, Task]:
             if beta != own:
                 recipe = paper_recipe(options, large, beta)
                 plan.append(Task(f"beta_{beta}", large, options.sweep_seeds, recipe=recipe, change=f"beta {beta}"))
+        even = ours_recipe(options, large, even=True)
+        change = f"{large} classes evenly used, by `{recipe_name(options)}`"
+        plan.append(Task("ablation_even", large, options.sweep_seeds, recipe=even, change=change))
         for name, (change, recipe) in ablations(ours_recipe(options, small)).items():
             plan.append(Task(f"ablation_{name}", small, options.sweep_seeds, recipe=recipe, change=change))
     return {task.name: task for task in plan}
