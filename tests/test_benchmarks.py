@@ -334,6 +334,8 @@ def test_table_1_has_every_method_with_both_numbers_of_clusters(experiment2):
     assert set(plan) == {f"{method}_k{k}" for method in (*methods, *told_where_to_look) for k in (10, 30)}
     plain = experiment2.tasks(experiment2.parsed(["--data", "mnist"]))
     assert set(plain) == {f"{method}_k{k}" for method in methods for k in (10, 30)}
+    classes = {name: plan[name].recipe["training"]["mixture_fit"] for name in ("ours_k10", "ours_k30")}
+    assert classes == {"ours_k10": "agreement", "ours_k30": "merged_agreement"}
     grey = experiment2.tasks(experiment2.parsed(["--data", "mnist", "--sweep"]))
     assert "ablation_start_once_k10" in grey
     assert "ablation_no_surroundings_k10" not in grey
