@@ -259,7 +259,7 @@ def draw(lines: Mapping[str, Line], found: Mapping[str, Rows], data: Material, f
         rest = " and ".join(block for block in lines[name].settings["recipe"]["partition"]["blocks"] if block != BLOCK)
         alts = {
             "figure4": "labels against clusters of the test images, clusters re-arranged",
-            "figure6": f"generated images of every cluster; {BLOCK} varies along the columns, {rest} along the rows",
+            "figure6": f"generated images of every cluster in use; {BLOCK} varies along the columns, {rest} along the rows",
         }
         figures = pictures(best_of(found[name]), data, k, rest) if len(found.get(name, [])) == lines[name].seeds else {}
         for figure, words in alts.items():
@@ -274,22 +274,18 @@ def draw(lines: Mapping[str, Line], found: Mapping[str, Rows], data: Material, f
 def pictures(row: Mapping[str, Any], data: Material, k: int, rest: str) -> dict[str, Any]:
     """Figures 4 and 6 of one run."""
     table = scored(files.read_tensors(row["folder"] / "clusters.safetensors")[0], data, k)
-    order, sizes = table.arranged(), table.confusion.sum(0)
+    sizes = table.confusion.sum(0)
+    used = [number for number in table.arranged().tolist() if sizes[number]]
     titles = [
-        f"cluster {number}\n"
-        + (
-            f"{data.label} {table.majority.labels[number]}, {100 * sizes[number] / sizes.sum():.1f}%"
-            if sizes[number]
-            else "unused"
-        )
-        for number in order.tolist()
+        f"cluster {number}\n{data.label} {table.majority.labels[number]}, {100 * sizes[number] / sizes.sum():.1f}%"
+        for number in used
     ]
     pair = ip.load_pair(row["folder"] / "run")
     images = cluster_images(pair, image_observation(pair), BLOCK, generator=torch.Generator().manual_seed(0))
     return {
         "figure4": plots.confusion(table, label=data.label),
         "figure6": plots.cluster_samples(
-            images[order], titles, title=f"{BLOCK} along the columns, {rest} along the rows"
+            images[used], titles, title=f"{BLOCK} along the columns, {rest} along the rows"
         ),
     }
 
