@@ -161,6 +161,9 @@ def clustered_by_estimator(
     name, kind = read_by(task.method)
     shown: dict[str, Any] = {"device": options.device, "progress": options.progress}
     classes = {"dec": others.DEC, "imsat": others.IMSAT, "acol_gar": others.ACOL}
+    if name in ("dec", "acol_gar"):
+        # What these two learn before they look for clusters is the same for any number of them.
+        shown["memory"] = options.runs / results_name(options.data) / "memory"
     method: Any = others.PixelKMeans(task.k, seed=seed, **(task.estimator or {})) if name not in classes else (
         classes[name](task.k, seed=seed, **(task.estimator or {}), **shown)
     )  # fmt: skip
@@ -190,7 +193,9 @@ def fitted(method: Any, of: Callable[[str], Any], learned: Any) -> tuple[dict[st
     """Fit a method in scikit-learn's style, and ask it for the cluster of every image."""
     started = time.perf_counter()
     method.fit(learned)
-    more = {"seconds": time.perf_counter() - started}
+    # What was kept of an earlier fit took its time then.
+    epochs = sum(row["seconds"] for row in getattr(method, "history_", []))
+    more = {"seconds": max(time.perf_counter() - started, epochs)}
     found = {split: torch.from_numpy(method.predict(of(split))) for split in ("train", "held_out", "test")}
     if hasattr(method, "predict_proba"):
         found["probabilities"] = torch.from_numpy(method.predict_proba(of("test")))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from infoplace.errors import DataError, DeclarationError
+from infoplace.pair import seeded
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.cluster import KMeans
@@ -30,6 +31,7 @@ from infoplace_clustering.base import (
     batches,
     check_number,
     check_whole,
+    keeping,
     place,
     progress_over,
     record,
@@ -39,6 +41,23 @@ __all__ = ["ACOL", "activity_ratios", "parent_log_probabilities", "pseudo_images
 
 PARENTS = 8
 """How many pseudo-labels there are: four rotations, each as it is and flipped."""
+
+LEARNING = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "children",
+    "channels",
+    "feature_size",
+    "dropout",
+    "affinity_weight",
+    "balance_weight",
+    "penalty_weight",
+    "transforms_per_epoch",
+    "standardise",
+    "seed",
+)
+"""The parameters that the network hangs on."""
 
 _SMALLEST_SIDE = 4
 _EPSILON = 1e-7
@@ -79,6 +98,8 @@ class ACOL(TransformerMixin, DeepClusterer):
         transforms_per_epoch: under how many of the 8 pseudo-labels an epoch shows each image.
         standardise: whether to take the mean training image away and bring every image to mean 0 and deviation 1.
         kmeans_starts: from how many starts k-means seeks.
+        memory: where the network is kept, a folder or a ``joblib.Memory``, as scikit-learn's ``memory``; a fit with the same
+            images and settings then begins with k-means, whatever ``n_clusters`` is. None keeps nothing.
         seed: of the weights, the order of the images, the pseudo-labels, dropout and k-means.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         progress: whether to show a progress bar.
@@ -124,6 +145,7 @@ class ACOL(TransformerMixin, DeepClusterer):
         transforms_per_epoch: int = 1,
         standardise: bool = True,
         kmeans_starts: int = 10,
+        memory: Any = None,
         seed: int = 0,
         device: str | torch.device = "auto",
         progress: bool = False,
@@ -142,6 +164,7 @@ class ACOL(TransformerMixin, DeepClusterer):
         self.transforms_per_epoch = transforms_per_epoch
         self.standardise = standardise
         self.kmeans_starts = kmeans_starts
+        self.memory = memory
         self.seed = seed
         self.device = device
         self.progress = progress
@@ -187,8 +210,25 @@ class ACOL(TransformerMixin, DeepClusterer):
                 f"shape {list(x.shape)}; crop or resize them first"
             )
         self._mean = x.mean(0)
+        settings = {name: getattr(self, name) for name in LEARNING}
+        learn = keeping(self.memory, _learned)
+        weights, self.history_ = learn(x.numpy(), settings, str(device), self.progress)
+        network = self._network(x, device)
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        self.network_ = network.eval()
+        features = self._features(x).numpy()
+        # Of several threads whichever is done first adds first, and the last bits of a centre depend on it.
+        with threadpool_limits(1):
+            self.kmeans_ = KMeans(self.n_clusters, n_init=self.kmeans_starts, random_state=self.seed).fit(features)
+
+    def _network(self, x: Tensor, device: torch.device) -> _Network:
         network = _Network(x.shape[1], x.shape[2], self.channels, self.feature_size, self.children, self.dropout)
-        self.network_ = network.to(memory_format=torch.channels_last).to(device)
+        return network.to(memory_format=torch.channels_last).to(device)
+
+    def _learn(self, x: Tensor, device: torch.device) -> _Network:
+        """The network that tells pseudo-labels apart."""
+        self._mean = x.mean(0)
+        self.network_ = network = self._network(x, device)
         optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         order = torch.Generator().manual_seed(self.seed)
         learned = place(self._prepared(x), device)
@@ -216,11 +256,7 @@ class ACOL(TransformerMixin, DeepClusterer):
                 penalty=penalty,
                 pseudo_accuracy=accuracy,
             )
-        network.eval()
-        features = self._features(x).numpy()
-        # Of several threads whichever is done first adds first, and the last bits of a centre depend on it.
-        with threadpool_limits(1):
-            self.kmeans_ = KMeans(self.n_clusters, n_init=self.kmeans_starts, random_state=self.seed).fit(features)
+        return network
 
     def _terms(self, images: Tensor, pseudo: Tensor) -> tuple[Tensor, ...]:
         """The loss of a batch, its terms without their weights, and the share of pseudo-labels that is right."""
@@ -250,6 +286,17 @@ class ACOL(TransformerMixin, DeepClusterer):
 
     def _labels(self, x: Tensor) -> Tensor:
         return torch.from_numpy(self.kmeans_.predict(self._features(x).numpy()))
+
+
+def _learned(
+    x: NDArray[np.float32], settings: dict[str, Any], device: str, progress: bool
+) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
+    """The weights of the network that these settings lead to on images, and its history."""
+    method = ACOL(**settings, progress=progress)
+    method.history_ = []
+    with seeded(method.seed, torch.device(device)):
+        network = method._learn(torch.from_numpy(x), torch.device(device))
+    return {name: value.cpu().numpy() for name, value in network.state_dict().items()}, method.history_
 
 
 # ---- the pseudo-labels and the terms of the loss ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -18,7 +19,7 @@ from infoplace.errors import DataError, DeclarationError, TrainingError
 from infoplace.pair import resolve_device, seeded
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_memory
 from torch import Tensor
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "check_input",
     "check_number",
     "check_whole",
+    "keeping",
     "place",
     "progress_over",
     "record",
@@ -347,6 +349,29 @@ def progress_over(iterable: Sequence[Item] | Iterable[Item], label: str, enabled
     from rich.progress import track
 
     return track(iterable, description=label)
+
+
+def keeping(memory: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose results are kept in a memory by its arguments; all but ``progress``, which changes none.
+
+    Args:
+        memory: a folder, a ``joblib.Memory``, or None to keep nothing.
+        function: a function of a module.
+
+    Raises:
+        DeclarationError: something else than a memory.
+
+    >>> keeping(3, max)
+    Traceback (most recent call last):
+        ...
+    infoplace.errors.DeclarationError: memory must be a folder, a joblib.Memory or None; got 3
+    """
+    try:
+        kept = check_memory(memory if memory is None or hasattr(memory, "cache") else os.fspath(memory))
+    except (TypeError, ValueError) as error:
+        raise DeclarationError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}") from error
+    result: Callable[..., Any] = kept.cache(function, ignore=["progress"])
+    return result
 
 
 def record(

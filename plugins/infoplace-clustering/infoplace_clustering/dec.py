@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from infoplace.errors import DeclarationError
+from infoplace.pair import seeded
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.cluster import KMeans
@@ -32,6 +33,7 @@ from infoplace_clustering.base import (
     batches,
     check_number,
     check_whole,
+    keeping,
     place,
     progress_over,
     record,
@@ -41,6 +43,19 @@ __all__ = ["DEC", "soft_assignment", "target_distribution"]
 
 LEARNING_RATE_FACTOR = 0.1
 """What the autoencoder's learning rate is multiplied by at every drop."""
+PRETRAINING = (
+    "widths",
+    "pretrain_steps",
+    "finetune_steps",
+    "pretrain_learning_rate",
+    "learning_rate_drop",
+    "dropout",
+    "weight_scale",
+    "momentum",
+    "batch_size",
+    "seed",
+)
+"""The parameters that the autoencoder hangs on."""
 
 
 class DEC(TransformerMixin, DeepClusterer):
@@ -72,6 +87,9 @@ class DEC(TransformerMixin, DeepClusterer):
         update_interval: how many steps there are between two targets.
         tolerance: the third part ends when less than this share of the labels changes between two targets.
         max_steps: the third part ends after so many steps in any case.
+        memory: where the autoencoder is kept, a folder or a ``joblib.Memory``, as scikit-learn's ``memory``; a fit with the
+            same samples and settings of the first part then begins with the second, whatever ``n_clusters`` is. None keeps
+            nothing.
         seed: what the weights, the order of the samples, what is dropped and the starts of k-means are drawn from.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, or a ``torch.device``.
         progress: whether to show progress bars.
@@ -82,7 +100,7 @@ class DEC(TransformerMixin, DeepClusterer):
         n_steps_: how many steps the third part took.
         history_: one row a pass over the data in the phases ``"layer 1"`` ... and ``"finetune"``, with half the mean squared
             error as ``loss``; one row a target in the phase ``"clustering"``, with the divergence in nats as ``loss`` and
-            the share of labels that changed as ``changed``.
+            the share of labels that changed as ``changed``. Of an autoencoder that was kept, its rows are as they were.
 
     >>> dec = DEC(2, widths=(8, 2), pretrain_steps=20, finetune_steps=20, weight_scale=0.5, update_interval=10)
     >>> dec.fit_predict([[0.0, 1.0], [0.1, 1.0], [4.0, 0.0], [4.1, 0.0]]).tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
@@ -109,6 +127,7 @@ class DEC(TransformerMixin, DeepClusterer):
         update_interval: int = 160,
         tolerance: float = 0.001,
         max_steps: int = 100_000,
+        memory: Any = None,
         seed: int = 0,
         device: str | torch.device = "auto",
         progress: bool = False,
@@ -128,6 +147,7 @@ class DEC(TransformerMixin, DeepClusterer):
         self.update_interval = update_interval
         self.tolerance = tolerance
         self.max_steps = max_steps
+        self.memory = memory
         self.seed = seed
         self.device = device
         self.progress = progress
@@ -176,24 +196,33 @@ class DEC(TransformerMixin, DeepClusterer):
     def _fit(self, x: Tensor, device: torch.device) -> None:
         mean_square = float(x.double().square().mean())
         self.scale_ = 1 / math.sqrt(mean_square) if mean_square else 1.0
+        settings = {name: getattr(self, name) for name in PRETRAINING}
+        pretrain = keeping(self.memory, _pretrained)
+        weights, self.history_ = pretrain(x.numpy() * np.float32(self.scale_), settings, str(device), self.progress)
         x = place(x * self.scale_, device)
         network = _Network((x.shape[1], *self.widths), self.n_clusters, self.weight_scale).to(device)
+        network.stack.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         self.network_ = network
-        order = torch.Generator().manual_seed(self.seed)
-        below = x
-        for number, layer in enumerate(network.layers(), start=1):
-            restored = partial(layer.restored, dropout=self.dropout)
-            self._restore(below, restored, layer.parameters(), self.pretrain_steps, f"layer {number}", order, device)
-            below = place(apply_batched(layer.encode, below, device), device)
-        weights = network.stack.parameters()
-        self._restore(x, network.restored, weights, self.finetune_steps, "finetune", order, device)
         codes = apply_batched(network.encode, x, device)
         # Of several threads whichever is done first adds first, and the last bits of a centre depend on it.
         with threadpool_limits(1):
             found = KMeans(self.n_clusters, n_init=self.n_init, random_state=self.seed).fit(codes.numpy())
         with torch.no_grad():
             network.centres.copy_(torch.from_numpy(found.cluster_centers_))
-        self._sharpen(x, network, order, device)
+        self._sharpen(x, network, torch.Generator().manual_seed(self.seed), device)
+
+    def _pretrain(self, x: Tensor, device: torch.device) -> _Network:
+        """The autoencoder of scaled samples."""
+        network = _Network((x.shape[1], *self.widths), self.n_clusters, self.weight_scale).to(device)
+        order = torch.Generator().manual_seed(self.seed)
+        x = below = place(x, device)
+        for number, layer in enumerate(network.layers(), start=1):
+            restored = partial(layer.restored, dropout=self.dropout)
+            self._restore(below, restored, layer.parameters(), self.pretrain_steps, f"layer {number}", order, device)
+            below = place(apply_batched(layer.encode, below, device), device)
+        weights = network.stack.parameters()
+        self._restore(x, network.restored, weights, self.finetune_steps, "finetune", order, device)
+        return network
 
     def _restore(
         self,
@@ -263,6 +292,17 @@ class DEC(TransformerMixin, DeepClusterer):
     def _apply(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         device = self.network_.centres.device
         return apply_batched(lambda part: function(part * self.scale_), x, device)
+
+
+def _pretrained(
+    x: NDArray[np.float32], settings: dict[str, Any], device: str, progress: bool
+) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
+    """The weights of the autoencoder that these settings lead to on scaled samples, and its history."""
+    method = DEC(**settings, progress=progress)
+    method.history_ = []
+    with seeded(method.seed, torch.device(device)):
+        network = method._pretrain(torch.from_numpy(x), torch.device(device))
+    return {name: value.cpu().numpy() for name, value in network.stack.state_dict().items()}, method.history_
 
 
 def soft_assignment(codes: Tensor, centres: Tensor) -> Tensor:
