@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +28,11 @@ _DRAWS = 4
 """How often every sample's versions are drawn for a fit by agreement."""
 _STARTS, _EPOCHS, _HEAD_BATCH, _HEAD_WIDTH = 6, 60, 500, 256
 """The networks that such a fit chooses from, and their training."""
+_MERGED_STARTS, _REFINED = 3, 20
+"""The networks where classes are merged, and the epochs for which the best of them learns on with fewer classes."""
 _EVEN = {"entropy": 0.1, "balance": 0.4}
-"""The weights of that training where classes are merged afterwards: IMSAT's, at which all classes are used. At weights for which
-few classes pay, those that are there when others emptied are no good, and which of them emptied is chance."""
+"""The weights of that training where classes are merged: IMSAT's, at which all classes are used. At weights for which few classes
+pay, those that are there when others emptied are no good, and which of them emptied is chance."""
 _USER = "starting a mixture"
 
 
@@ -55,7 +60,8 @@ def start_mixture(
             a small network that reads the means and minimises the agreement, over versions of every sample; of several
             networks, the one with the smallest. Or ``"merged_agreement"``, where the number of classes is an upper bound:
             the networks are trained to use all classes evenly, and then classes are merged two at a time, those first by
-            which the agreement falls the most (or rises the least); what is taken is the number at which it is smallest.
+            which the agreement falls the most (or rises the least), down to the number at which it is smallest. Then a class
+            is dissolved and its samples left to the others, which learn on, for as long as that makes it smaller.
             That number falls with the agreement's ``entropy`` and rises with its ``balance``; with the former at least as
             large as the latter, classes beyond it stay empty in the training, too.
         seed: of the fit, the transforms and the versions.
@@ -244,44 +250,89 @@ def _means_of_versions(
 
 def _agreeing(means: Tensor, versions: Tensor, count: int, seed: int, agreement: Agreement, merged: bool) -> Tensor:
     """The classes of the network that agrees best, of several starts; by the objective, which needs no label."""
-    best, classes = float("inf"), torch.zeros(len(means), dtype=torch.int64, device=means.device)
-    own_weights = {"entropy": agreement.entropy, "balance": agreement.balance}
-    weights = _EVEN if merged else own_weights
-
-    def loss(own: Tensor, other: Tensor) -> Tensor:
-        disagreement = F.kl_div(other.log_softmax(1), own.softmax(1).detach(), reduction="batchmean")
-        return (
-            disagreement
-            + weights["entropy"] * mean_entropy(own.softmax(1))
-            + weights["balance"] * unevenness(own.softmax(1))
-        )
-
+    weights = {"entropy": agreement.entropy, "balance": agreement.balance}
+    found: list[tuple[float, nn.Module, Tensor | None]] = []
     with torch.enable_grad(), seeded(seed, means.device):
-        for _ in range(_STARTS):
+        for _ in range(_MERGED_STARTS if merged else _STARTS):
             network = _head(means.shape[1], count).to(means)
-            optimiser = torch.optim.Adam(network.parameters(), 2e-3)
-            size = min(_HEAD_BATCH, len(means))
-            for _ in range(_EPOCHS):
-                order = torch.randperm(len(means), device=means.device)
-                for indices in order[: len(means) // size * size].split(size):
-                    which = torch.randint(versions.shape[1], (size,), device=means.device)
-                    value = loss(network(means[indices]), network(versions[indices, which]))
-                    optimiser.zero_grad()
-                    value.backward()
-                    optimiser.step()
-            network.eval()
-            with torch.no_grad():
-                own, others = network(means), [network(versions[:, which]) for which in range(versions.shape[1])]
-                if merged:
-                    labels, found = _merged(own.softmax(1), torch.stack(others).softmax(2), **own_weights)
-                else:
-                    labels, found = own.argmax(1), float(sum(loss(own, other) for other in others))
-            if found < best:
-                best, classes = found, labels
-    return classes
+            _learn(network, None, means, versions, _EPOCHS, _EVEN if merged else weights)
+            own, others = _said(network, None, means, versions)
+            if merged:
+                groups, value = _merged(own.softmax(1), others.softmax(2), **weights)
+                used = own.softmax(1).argmax(1).unique().tolist()
+                found.append((value, network, _members([g for g in groups if set(g) & set(used)], own)))
+            else:
+                found.append((_loss_over(own, others, weights), network, None))
+        value, network, members = min(found, key=lambda one: one[0])
+        if members is not None:
+            network, members = _pruned(network, members, means, versions, weights)
+        return _said(network, members, means, versions)[0].argmax(1)
 
 
-def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tuple[Tensor, float]:
+def _loss(own: Tensor, other: Tensor, weights: Mapping[str, float]) -> Tensor:
+    """The agreement a sample, of logits `[samples, classes]`."""
+    disagreement = F.kl_div(other.log_softmax(1), own.softmax(1).detach(), reduction="batchmean")
+    return (
+        disagreement
+        + weights["entropy"] * mean_entropy(own.softmax(1))
+        + weights["balance"] * unevenness(own.softmax(1))
+    )
+
+
+def _loss_over(own: Tensor, others: Tensor, weights: Mapping[str, float]) -> float:
+    """The same summed over versions `[versions, samples, classes]`."""
+    return float(sum(_loss(own, other, weights) for other in others))
+
+
+def _logits(network: nn.Module, members: Tensor | None, x: Tensor) -> Tensor:
+    """What a network says of its outputs, or of classes that are made of some of them.
+
+    ``members`` `[classes, outputs]` is 0 where an output belongs to a class and minus infinity elsewhere. A class has the
+    probabilities of its members; those of outputs without a class are shared out by what the others say.
+    """
+    outputs: Tensor = network(x)
+    return outputs if members is None else torch.logsumexp(outputs[:, None] + members, 2)
+
+
+def _members(groups: Sequence[Sequence[int]], like: Tensor) -> Tensor:
+    members = torch.full((len(groups), like.shape[1]), -torch.inf, dtype=like.dtype, device=like.device)
+    for number, group in enumerate(groups):
+        members[number, list(group)] = 0.0
+    return members
+
+
+def _learn(
+    network: nn.Module,
+    members: Tensor | None,
+    means: Tensor,
+    versions: Tensor,
+    epochs: int,
+    weights: Mapping[str, float],
+) -> None:
+    """Train a network on the agreement, and leave it in evaluation mode."""
+    network.train()
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    size = min(_HEAD_BATCH, len(means))
+    for _ in range(epochs):
+        order = torch.randperm(len(means), device=means.device)
+        for indices in order[: len(means) // size * size].split(size):
+            which = torch.randint(versions.shape[1], (size,), device=means.device)
+            own, other = (_logits(network, members, x) for x in (means[indices], versions[indices, which]))
+            value = _loss(own, other, weights)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+    network.eval()
+
+
+@torch.no_grad()
+def _said(network: nn.Module, members: Tensor | None, means: Tensor, versions: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of all samples `[samples, classes]` and of their versions `[versions, samples, classes]`."""
+    others = [_logits(network, members, versions[:, which]) for which in range(versions.shape[1])]
+    return _logits(network, members, means), torch.stack(others)
+
+
+def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tuple[list[list[int]], float]:
     """Merge classes two at a time, greedily, down to two.
 
     The agreement is a sum over the classes, so that what a merger does to it hangs on the two alone.
@@ -293,8 +344,8 @@ def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tu
         balance: the agreement's weight.
 
     Returns:
-        The classes `[samples]` at the number of classes at which the agreement is smallest, and the agreement there, but for
-        the constant ``balance log k``. What was merged bears the number of one of its classes.
+        The classes that belong together at the number of classes at which the agreement is smallest, and the agreement
+        there, but for the constant ``balance log k``.
     """
     own, versions = own.clone(), versions.clone()
     smallest = torch.finfo(own.dtype).tiny
@@ -309,19 +360,22 @@ def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tu
         one = [number]
         change = parts(own + own[:, one], versions + versions[:, :, one]) - single - single[number]
         change[gone] = change[number] = torch.inf
-        return change if not gone[number] else torch.full_like(change, torch.inf)
+        return change
 
     count = own.shape[1]
+    groups = [[number] for number in range(count)]
     gone = torch.zeros(count, dtype=torch.bool, device=own.device)
     single = parts(own, versions)
     change = torch.stack([changes(number) for number in range(count)])
     value = best = float(single.sum())
-    classes = own.argmax(1)
+    kept_groups = [list(group) for group in groups]
     for _ in range(count - 2):
         kept, merged = divmod(int(change.argmin()), count)
         value += float(change[kept, merged])
         own[:, kept] += own[:, merged]
         versions[:, :, kept] += versions[:, :, merged]
+        groups[kept] += groups[merged]
+        groups[merged] = []
         own[:, merged], versions[:, :, merged] = 0.0, 0.0
         gone[merged] = True
         single[kept] = parts(own[:, [kept]], versions[:, :, [kept]])[0]
@@ -329,8 +383,33 @@ def _merged(own: Tensor, versions: Tensor, entropy: float, balance: float) -> tu
         change[merged], change[:, merged] = torch.inf, torch.inf
         change[kept] = change[:, kept] = changes(kept)
         if value < best:
-            best, classes = value, own.argmax(1)
-    return classes, best
+            best, kept_groups = value, [list(group) for group in groups if group]
+    return kept_groups, best
+
+
+def _pruned(
+    network: nn.Module, members: Tensor, means: Tensor, versions: Tensor, weights: Mapping[str, float]
+) -> tuple[nn.Module, Tensor]:
+    """Dissolve classes one at a time, and learn on without them, for as long as the agreement falls.
+
+    A merger leaves a class that collects what fits nowhere as it is; its samples find their places when it is gone.
+    """
+    _learn(network, members, means, versions, _REFINED, _EVEN)
+    while len(members) > 2:
+        own, others = _said(network, members, means, versions)
+        # With k classes less, log k is less; what is compared is the agreement without that constant.
+        value = _loss_over(own, others, weights) - len(others) * weights["balance"] * math.log(len(members))
+        rest = [[other for other in range(len(members)) if other != number] for number in range(len(members))]
+        number = min(
+            range(len(members)), key=lambda one: _loss_over(own[:, rest[one]], others[:, :, rest[one]], weights)
+        )
+        trial, fewer = copy.deepcopy(network), members[rest[number]]
+        _learn(trial, fewer, means, versions, _REFINED, _EVEN)
+        own, others = _said(trial, fewer, means, versions)
+        if _loss_over(own, others, weights) - len(others) * weights["balance"] * math.log(len(fewer)) >= value:
+            break
+        network, members = trial, fewer
+    return network, members
 
 
 def _head(inputs: int, count: int) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import infoplace as ip
 from infoplace import training
-from infoplace.clusters import _merged, clusters_used, start_mixture
+from infoplace.clusters import _merged, _pruned, clusters_used, start_mixture
 from infoplace.errors import DataError, DeclarationError
 
 SHAPE = (1, 4, 4)
@@ -287,13 +287,10 @@ def agreement_of(own: Tensor, versions: Tensor, entropy: float, balance: float) 
 
 @pytest.mark.parametrize("entropy", [0.0, 0.4])
 def test_merging_stops_where_the_objective_is_smallest(entropy: float) -> None:
-    own, versions, group = split_groups(0.97)
-    classes, value = _merged(own, versions, entropy, 0.5)
-    assert same_partition(classes, group)
-    merged, seen = (
-        torch.stack([part[..., group_classes].sum(-1) for group_classes in ([0, 1], [2, 3], [4, 5])], -1)
-        for part in (own, versions)
-    )
+    own, versions, _ = split_groups(0.97)
+    groups, value = _merged(own, versions, entropy, 0.5)
+    assert sorted(map(sorted, groups)) == [[0, 1], [2, 3], [4, 5]]
+    merged, seen = (torch.stack([part[..., one].sum(-1) for one in groups], -1) for part in (own, versions))
     assert value == pytest.approx(agreement_of(merged, seen, entropy, 0.5), rel=1e-9)
     for others in ([[0, 1, 2, 3], [4, 5]], [[0, 1], [2, 3], [4], [5]], [[0, 2], [1, 3], [4, 5]]):
         merged, seen = (torch.stack([part[..., one].sum(-1) for one in others], -1) for part in (own, versions))
@@ -303,9 +300,7 @@ def test_merging_stops_where_the_objective_is_smallest(entropy: float) -> None:
 def test_the_number_of_classes_falls_with_the_entropy_and_rises_with_the_balance() -> None:
     own, versions, _ = split_groups(0.6)
     # A coin's toss says nothing, but a balance that pays for it all keeps it.
-    used = [
-        len(_merged(own, versions, entropy, balance)[0].unique()) for entropy, balance in ((0, 8), (0, 0.5), (4, 0.1))
-    ]
+    used = [len(_merged(own, versions, entropy, balance)[0]) for entropy, balance in ((0, 8), (0, 0.5), (4, 0.1))]
     assert used == [6, 3, 2]
 
 
@@ -315,6 +310,35 @@ def test_what_is_merged_is_left_as_it_was() -> None:
     _merged(own, versions, 0.4, 0.2)
     assert torch.equal(own, before[0])
     assert torch.equal(versions, before[1])
+
+
+def test_a_class_that_collects_what_fits_nowhere_is_dissolved() -> None:
+    group = torch.arange(600) % GROUPS
+    generator = torch.Generator().manual_seed(0)
+
+    def seen() -> Tensor:
+        # The second number is another one in every version; where it is large, a fourth class has the sample.
+        noise = torch.rand(600, generator=generator)
+        return torch.stack([group - 1.0, noise], 1)
+
+    means, versions = seen(), torch.stack([seen() for _ in range(4)], 1)
+    network = nn.Linear(2, 5)
+    with torch.no_grad():
+        # The last output belongs to no class.
+        network.weight.copy_(torch.tensor([[-9.0, 0.0], [0.0, 0.0], [9.0, 0.0], [0.0, 60.0], [0.0, 0.0]]))
+        network.bias.copy_(torch.tensor([0.0, 4.0, 0.0, -40.0, 9.0]))
+    members = torch.full((4, 5), -torch.inf).fill_diagonal_(0.0)
+    before = network(means)[:, :4].argmax(1)
+    assert (before == 3).float().mean() > 0.1
+    assert same_partition(before[before != 3], group[before != 3])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found, kept = _pruned(network, members, means, versions, {"entropy": 1.0, "balance": 0.8})
+    assert len(kept) == GROUPS
+    assert kept.isfinite().nonzero()[:, 1].tolist() == [0, 1, 2]
+    with torch.no_grad():
+        classes = torch.logsumexp(found(means)[:, None] + kept, 2).argmax(1)
+    assert same_partition(classes, group)
 
 
 @pytest.mark.parametrize("fit", ["agreement", "merged_agreement"])
