@@ -360,6 +360,10 @@ def test_the_effort_cuts_all_methods_alike(experiment2):
     other, _ = table(experiment2, "--effort", "0.5", "--effort-of", "imsat=1", "ours=1")
     assert other["imsat_hog_k30"].estimator == whole["imsat_hog_k30"].estimator
     assert other["dec_k10"].estimator == half["dec_k10"].estimator
+    one, _ = table(experiment2, "--effort", "0.5", "--effort-of", "imsat=0.25", "imsat_hog=1")
+    epochs = [one[f"{method}_k10"].estimator["epochs"] for method in ("imsat_hog", "imsat", "imsat_middle", "acol_gar")]
+    whole_epochs = [whole[f"{method}_k10"].estimator["epochs"] for method in ("imsat", "acol_gar")]
+    assert epochs == [whole_epochs[0], round(whole_epochs[0] / 4), round(whole_epochs[0] / 4), whole_epochs[1] / 2]
     assert other["ours_without_auxiliary_k10"].recipe == whole["ours_without_auxiliary_k10"].recipe
     copied, _ = table(experiment2, "--copies", "1")
     assert copied["imsat_k10"].estimator["epochs"] * 2 == whole["imsat_k10"].estimator["epochs"]
@@ -377,7 +381,10 @@ def test_the_middle_is_what_ours_covers(experiment2):
 def test_an_effort_that_cannot_be_is_refused(experiment2, capsys):
     for arguments, message in (
         (["--effort", "0"], "--effort must be a number above 0; got 0"),
-        (["--effort-of", "imsat=none"], "write METHOD=NUMBER, of ours, ours_paper, dec, imsat, acol_gar, as imsat=0.5"),
+        (
+            ["--effort-of", "imsat=none"],
+            "write METHOD=NUMBER, of ours, ours_paper, dec, dec_hog, imsat, imsat_hog, acol_gar, ",
+        ),
     ):
         with pytest.raises(SystemExit):
             experiment2.parsed(arguments)

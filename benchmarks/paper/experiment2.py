@@ -33,6 +33,8 @@ import torch
 from experiment2_plan import (
     BLOCK,
     COLOURS,
+    MIDDLE,
+    RIVALS,
     Material,
     Task,
     agreement_of,
@@ -260,7 +262,8 @@ def command(options: argparse.Namespace) -> str:
 
 DEFAULTS: dict[str, Any] = {"images": None, "effort": 1.0, "steps": None, "paper_steps": 3000, "copies": 0}
 DEFAULTS |= {"seeds": 4, "other_seeds": 1, "sweep_seeds": 1}
-FAMILIES = ("ours", "ours_paper", "dec", "imsat", "acol_gar")
+FAMILIES = ("ours", "ours_paper", *RIVALS, *(method for method in MIDDLE if not method.startswith("kmeans")))
+"""What --effort-of can name; `imsat` is `imsat_hog` and `imsat_middle`, too, where those are not named."""
 
 
 def own_effort(text: str) -> tuple[str, float]:

@@ -68,7 +68,7 @@ class Task:
     def family(self) -> str:
         """Whose effort is its own."""
         if self.recipe is None:
-            return read_by(self.method)[0]
+            return self.method
         return "ours_paper" if self.method.startswith(("ours_paper", "beta_")) else "ours"
 
     @property
@@ -143,8 +143,9 @@ def read_by(method: str) -> tuple[str, str]:
 
 
 def effort_of(method: str, options: argparse.Namespace) -> float:
-    """The factor on a method's steps or epochs: its own one, where it was given one."""
-    return float(dict(options.effort_of).get(read_by(method)[0], options.effort))
+    """The factor on a method's steps or epochs: its own one, where it or the method whatever it reads was given one."""
+    own = dict(options.effort_of)
+    return float(own.get(method, own.get(read_by(method)[0], options.effort)))
 
 
 def recipe_of_ours(options: argparse.Namespace, k: int = min(SIZES), even: bool = False) -> dict[str, Any]:
