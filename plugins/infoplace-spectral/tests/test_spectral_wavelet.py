@@ -175,7 +175,9 @@ def test_more_levels_leave_less_of_the_layout() -> None:
         return float(np.corrcoef(x.flatten().numpy(), run(WaveletShuffle(levels=levels), x).flatten().numpy())[0, 1])
 
     found = [correlation(levels) for levels in (1, 2, 3, 4)]
-    assert found == sorted(found, reverse=True)
+    assert found[0] > found[1] > found[2]
+    # The fourth level has one coefficient of each kind, and nowhere to move it.
+    assert found[3] == pytest.approx(found[2], rel=1e-9)
 
 
 def test_sides_that_cannot_be_halved_so_often_are_refused() -> None:
