@@ -394,21 +394,23 @@ def _pruned(
 
     A merger leaves a class that collects what fits nowhere as it is; its samples find their places when it is gone.
     """
-    _learn(network, members, means, versions, _REFINED, _EVEN)
-    while len(members) > 2:
+
+    def learned(network: nn.Module, members: Tensor) -> tuple[Tensor, Tensor, float]:
+        _learn(network, members, means, versions, _REFINED, _EVEN)
         own, others = _said(network, members, means, versions)
-        # With k classes less, log k is less; what is compared is the agreement without that constant.
-        value = _loss_over(own, others, weights) - len(others) * weights["balance"] * math.log(len(members))
+        # With fewer classes log k is less; what is compared is the agreement without that constant.
+        constant = len(others) * weights["balance"] * math.log(len(members))
+        return own, others, _loss_over(own, others, weights) - constant
+
+    own, others, value = learned(network, members)
+    while len(members) > 2:
         rest = [[other for other in range(len(members)) if other != number] for number in range(len(members))]
-        number = min(
-            range(len(members)), key=lambda one: _loss_over(own[:, rest[one]], others[:, :, rest[one]], weights)
-        )
-        trial, fewer = copy.deepcopy(network), members[rest[number]]
-        _learn(trial, fewer, means, versions, _REFINED, _EVEN)
-        own, others = _said(trial, fewer, means, versions)
-        if _loss_over(own, others, weights) - len(others) * weights["balance"] * math.log(len(fewer)) >= value:
+        kept = min(rest, key=lambda one: _loss_over(own[:, one], others[:, :, one], weights))
+        trial = copy.deepcopy(network)
+        own, others, found = learned(trial, members[kept])
+        if found >= value:
             break
-        network, members = trial, fewer
+        network, members, value = trial, members[kept], found
     return network, members
 
 

@@ -56,7 +56,7 @@ class Line:
     change: str
     seeds: int
     settings: dict[str, Any]
-    """What the result hangs on, but for the seed."""
+    """What the result hangs on, but for the seed; the recipe's is that of the first run."""
     scores: dict[str, list[float]]
     """Mean and standard deviation over the seeds."""
     chosen: dict[str, float] | None
@@ -123,7 +123,8 @@ def lines_of(
     there = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     result = {}
     for name, task in plan.items():
-        settings = seedless(settings_of(task, 0, data, options))
+        settings = settings_of(task, 0, data, options)
+        del settings["seed"]
         own = Line(**there[name]) if name in there else None
         if own is not None and as_today(own.settings) != settings:
             own = None
@@ -132,15 +133,6 @@ def lines_of(
             own = line_of(task, rows, settings)
         if own is not None:
             result[name] = own
-    return result
-
-
-def seedless(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run, as those of all its seeds."""
-    result: dict[str, Any] = json.loads(json.dumps({key: value for key, value in settings.items() if key != "seed"}))
-    if result["recipe"]:
-        result["recipe"]["training"].pop("seed")
-        result["recipe"] = json.loads(json.dumps(ip.Recipe.from_dict(result["recipe"]).to_dict()))
     return result
 
 
