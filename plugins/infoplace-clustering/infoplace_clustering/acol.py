@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from infoplace.errors import DataError, DeclarationError
-from infoplace.pair import seeded
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.cluster import KMeans
@@ -31,7 +30,6 @@ from infoplace_clustering.base import (
     batches,
     check_number,
     check_whole,
-    keeping,
     place,
     progress_over,
     record,
@@ -210,11 +208,9 @@ class ACOL(TransformerMixin, DeepClusterer):
                 f"shape {list(x.shape)}; crop or resize them first"
             )
         self._mean = x.mean(0)
-        settings = {name: getattr(self, name) for name in LEARNING}
-        learn = keeping(self.memory, _learned)
-        weights, self.history_ = learn(x.numpy(), settings, str(device), self.progress)
+        weights = self._remembered(LEARNING, x.numpy(), device)
         network = self._network(x, device)
-        network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        network.load_state_dict(weights)
         self.network_ = network.eval()
         features = self._features(x).numpy()
         # Of several threads whichever is done first adds first, and the last bits of a centre depend on it.
@@ -286,17 +282,6 @@ class ACOL(TransformerMixin, DeepClusterer):
 
     def _labels(self, x: Tensor) -> Tensor:
         return torch.from_numpy(self.kmeans_.predict(self._features(x).numpy()))
-
-
-def _learned(
-    x: NDArray[np.float32], settings: dict[str, Any], device: str, progress: bool
-) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
-    """The weights of the network that these settings lead to on images, and its history."""
-    method = ACOL(**settings, progress=progress)
-    method.history_ = []
-    with seeded(method.seed, torch.device(device)):
-        network = method._learn(torch.from_numpy(x), torch.device(device))
-    return {name: value.cpu().numpy() for name, value in network.state_dict().items()}, method.history_
 
 
 # ---- the pseudo-labels and the terms of the loss ---------------------------------------------------------------------

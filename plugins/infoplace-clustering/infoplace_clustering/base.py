@@ -30,7 +30,6 @@ __all__ = [
     "check_input",
     "check_number",
     "check_whole",
-    "keeping",
     "place",
     "progress_over",
     "record",
@@ -140,6 +139,24 @@ class DeepClusterer(ClusterMixin, BaseEstimator, abc.ABC):
         with torch.no_grad():
             return self._labels(x).cpu().numpy().astype(np.int64)
 
+    def _remembered(self, parameters: Sequence[str], x: NDArray[np.float32], device: torch.device) -> dict[str, Tensor]:
+        """The weights of what ``_learn`` learns, kept in ``memory`` where there is one; its history becomes the estimator's.
+
+        ``_learn`` takes a tensor and a device and returns a module. Nothing but ``parameters`` may matter to it.
+
+        Raises:
+            DeclarationError: a memory that is none.
+        """
+        memory: Any = getattr(self, "memory", None)
+        try:
+            kept = check_memory(memory if memory is None or hasattr(memory, "cache") else os.fspath(memory))
+        except (TypeError, ValueError) as error:
+            raise DeclarationError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}") from error
+        learn = kept.cache(_learned, ignore=["progress"])
+        settings = {name: getattr(self, name) for name in parameters}
+        weights, self.history_ = learn(type(self), settings, x, str(device), getattr(self, "progress", False))
+        return {name: torch.from_numpy(value) for name, value in weights.items()}
+
     def _check_parameters(self) -> None:
         """Raise a DeclarationError at a parameter that cannot mean anything; before anything is learned."""
         return
@@ -151,6 +168,17 @@ class DeepClusterer(ClusterMixin, BaseEstimator, abc.ABC):
     @abc.abstractmethod
     def _labels(self, x: Tensor) -> Tensor:
         """The cluster of each sample, whole numbers `[N]`; without gradients, in batches, in evaluation mode."""
+
+
+def _learned(
+    kind: type[Any], settings: dict[str, Any], x: NDArray[np.float32], device: str, progress: bool
+) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
+    """The weights that an estimator with these settings learns before it looks for clusters, and its history."""
+    method = kind(**settings, progress=progress)
+    method.history_ = []
+    with seeded(method.seed, torch.device(device)):
+        module = method._learn(torch.from_numpy(x), torch.device(device))
+    return {name: value.cpu().numpy() for name, value in module.state_dict().items()}, method.history_
 
 
 # ---- checks of what is given -----------------------------------------------------------------------------------------
@@ -349,29 +377,6 @@ def progress_over(iterable: Sequence[Item] | Iterable[Item], label: str, enabled
     from rich.progress import track
 
     return track(iterable, description=label)
-
-
-def keeping(memory: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose results are kept in a memory by its arguments; all but ``progress``, which changes none.
-
-    Args:
-        memory: a folder, a ``joblib.Memory``, or None to keep nothing.
-        function: a function of a module.
-
-    Raises:
-        DeclarationError: something else than a memory.
-
-    >>> keeping(3, max)
-    Traceback (most recent call last):
-        ...
-    infoplace.errors.DeclarationError: memory must be a folder, a joblib.Memory or None; got 3
-    """
-    try:
-        kept = check_memory(memory if memory is None or hasattr(memory, "cache") else os.fspath(memory))
-    except (TypeError, ValueError) as error:
-        raise DeclarationError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}") from error
-    result: Callable[..., Any] = kept.cache(function, ignore=["progress"])
-    return result
 
 
 def record(

@@ -18,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from infoplace.errors import DeclarationError
-from infoplace.pair import seeded
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.cluster import KMeans
@@ -33,7 +32,6 @@ from infoplace_clustering.base import (
     batches,
     check_number,
     check_whole,
-    keeping,
     place,
     progress_over,
     record,
@@ -196,12 +194,10 @@ class DEC(TransformerMixin, DeepClusterer):
     def _fit(self, x: Tensor, device: torch.device) -> None:
         mean_square = float(x.double().square().mean())
         self.scale_ = 1 / math.sqrt(mean_square) if mean_square else 1.0
-        settings = {name: getattr(self, name) for name in PRETRAINING}
-        pretrain = keeping(self.memory, _pretrained)
-        weights, self.history_ = pretrain(x.numpy() * np.float32(self.scale_), settings, str(device), self.progress)
+        weights = self._remembered(PRETRAINING, x.numpy() * np.float32(self.scale_), device)
         x = place(x * self.scale_, device)
         network = _Network((x.shape[1], *self.widths), self.n_clusters, self.weight_scale).to(device)
-        network.stack.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        network.stack.load_state_dict(weights)
         self.network_ = network
         codes = apply_batched(network.encode, x, device)
         # Of several threads whichever is done first adds first, and the last bits of a centre depend on it.
@@ -211,7 +207,7 @@ class DEC(TransformerMixin, DeepClusterer):
             network.centres.copy_(torch.from_numpy(found.cluster_centers_))
         self._sharpen(x, network, torch.Generator().manual_seed(self.seed), device)
 
-    def _pretrain(self, x: Tensor, device: torch.device) -> _Network:
+    def _learn(self, x: Tensor, device: torch.device) -> nn.Module:
         """The autoencoder of scaled samples."""
         network = _Network((x.shape[1], *self.widths), self.n_clusters, self.weight_scale).to(device)
         order = torch.Generator().manual_seed(self.seed)
@@ -222,7 +218,7 @@ class DEC(TransformerMixin, DeepClusterer):
             below = place(apply_batched(layer.encode, below, device), device)
         weights = network.stack.parameters()
         self._restore(x, network.restored, weights, self.finetune_steps, "finetune", order, device)
-        return network
+        return network.stack
 
     def _restore(
         self,
@@ -292,17 +288,6 @@ class DEC(TransformerMixin, DeepClusterer):
     def _apply(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         device = self.network_.centres.device
         return apply_batched(lambda part: function(part * self.scale_), x, device)
-
-
-def _pretrained(
-    x: NDArray[np.float32], settings: dict[str, Any], device: str, progress: bool
-) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, Any]]]:
-    """The weights of the autoencoder that these settings lead to on scaled samples, and its history."""
-    method = DEC(**settings, progress=progress)
-    method.history_ = []
-    with seeded(method.seed, torch.device(device)):
-        network = method._pretrain(torch.from_numpy(x), torch.device(device))
-    return {name: value.cpu().numpy() for name, value in network.stack.state_dict().items()}, method.history_
 
 
 def soft_assignment(codes: Tensor, centres: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ PARAMETERS = {
     DEC: {"widths": (16, 4), "pretrain_steps": 10, "finetune_steps": 10, "update_interval": 10, "tolerance": 0.9},
     ACOL: {"epochs": 1, "batch_size": 20, "channels": (4, 4), "feature_size": 16, "children": 4, "kmeans_starts": 2},
 }
-PART = {DEC: "_pretrain", ACOL: "_learn"}
 CHANGE = {DEC: {"dropout": 0.5}, ACOL: {"children": 5}}
 
 pytestmark = pytest.mark.parametrize("method", [DEC, ACOL], ids=lambda method: method.__name__)
@@ -28,8 +27,8 @@ def made(method, clusters, **changes):
 
 def test_another_number_of_clusters_learns_nothing_again(method, tmp_path, monkeypatch):
     alone = made(method, 4).fit(images())
-    learn, calls = getattr(method, PART[method]), []
-    monkeypatch.setattr(method, PART[method], lambda *arguments: calls.append(1) or learn(*arguments))
+    learn, calls = method._learn, []
+    monkeypatch.setattr(method, "_learn", lambda *arguments: calls.append(1) or learn(*arguments))
     first = made(method, 3, memory=tmp_path).fit(images())
     assert len(calls) == 1
     second = made(method, 4, memory=str(tmp_path)).fit(images())
@@ -42,8 +41,8 @@ def test_another_number_of_clusters_learns_nothing_again(method, tmp_path, monke
 
 
 def test_other_samples_settings_or_seeds_are_learned_anew(method, tmp_path, monkeypatch):
-    learn, calls = getattr(method, PART[method]), []
-    monkeypatch.setattr(method, PART[method], lambda *arguments: calls.append(1) or learn(*arguments))
+    learn, calls = method._learn, []
+    monkeypatch.setattr(method, "_learn", lambda *arguments: calls.append(1) or learn(*arguments))
     made(method, 3, memory=str(tmp_path)).fit(images())
     made(method, 3, memory=str(tmp_path)).fit(images(1))
     made(method, 3, memory=str(tmp_path), seed=1).fit(images())
@@ -52,8 +51,8 @@ def test_other_samples_settings_or_seeds_are_learned_anew(method, tmp_path, monk
 
 
 def test_without_a_memory_every_fit_learns(method, monkeypatch):
-    learn, calls = getattr(method, PART[method]), []
-    monkeypatch.setattr(method, PART[method], lambda *arguments: calls.append(1) or learn(*arguments))
+    learn, calls = method._learn, []
+    monkeypatch.setattr(method, "_learn", lambda *arguments: calls.append(1) or learn(*arguments))
     estimator = made(method, 3).fit(images())
     estimator.fit(images())
     assert len(calls) == 2
