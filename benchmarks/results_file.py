@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,21 @@ def check_settings(
             f"{path.parent} holds a run of other settings ({short or ', '.join(differ)}); repeat the options that it was made "
             "with, or choose another folder with --runs"
         )
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the programme with what infoplace says of its input, and without a traceback.
+
+    Raises:
+        SystemExit: for an InfoplaceError, with its message.
+    """
+    from infoplace.errors import InfoplaceError
+
+    try:
+        yield
+    except InfoplaceError as error:
+        raise SystemExit(str(error)) from error
 
 
 def commit() -> str:

@@ -34,7 +34,7 @@ from torch import Tensor
 import infoplace as ip
 from infoplace import files, plots, training
 from infoplace.data import ImageData, load
-from infoplace.errors import DataError, InfoplaceError, TrainingError, did_you_mean, join_names
+from infoplace.errors import DataError, TrainingError, did_you_mean, join_names
 from infoplace.evaluation import encodings
 from infoplace.figures import decoder_of
 from infoplace.metrics import accuracy, chance, normalised, squared_correlation, swap
@@ -787,23 +787,21 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@results_file.plain_errors()
 def main(arguments: list[str] | None = None) -> None:
     """Run what is asked for, then gather what is there."""
     options = parsed(arguments)
     chosen = [route for name, route in ROUTES.items() if options.only is None or name in options.only]
-    try:
-        data = material(options)
-        if options.tune:
-            for route in chosen:
-                tune(route, data, options)
-        # All first seeds come first, so that a command that is cut short has a bit of everything.
-        for seed in range(options.seeds):
-            for route in chosen:
-                run(route, seed, data, options)
-        if not options.only:
-            gather(data, options)
-    except InfoplaceError as error:
-        raise SystemExit(str(error)) from error
+    data = material(options)
+    if options.tune:
+        for route in chosen:
+            tune(route, data, options)
+    # All first seeds come first, so that a command that is cut short has a bit of everything.
+    for seed in range(options.seeds):
+        for route in chosen:
+            run(route, seed, data, options)
+    if not options.only:
+        gather(data, options)
 
 
 if __name__ == "__main__":

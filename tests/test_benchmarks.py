@@ -403,6 +403,25 @@ def test_an_effort_that_cannot_be_is_refused(experiment2, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_missing_data_end_the_command_with_what_to_type(experiment2, monkeypatch, tmp_path):
+    monkeypatch.setenv("INFOPLACE_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["experiment2.py", "--data", "svhn", "--only"])
+    with pytest.raises(SystemExit, match=r"svhn: .* are not in .*Type load\('svhn', 'train', download=True\)"):
+        experiment2.main()
+
+
+def test_the_papers_own_numbers_are_the_goals_of_its_data(experiment2, experiment2_table):
+    options = experiment2.parsed(["--data", "svhn"])
+    assert experiment2_table.goals(options) == {"ours_paper_k30_majority": ">=0.526", "ours_k30_majority": ">=0.768"}
+    for arguments, theirs in (
+        ([], {"dec": ">=0.843", "imsat": ">=0.98", "acol_gar": ">=0.983"}),
+        (["--effort", "0.5"], {}),
+    ):
+        goals = experiment2_table.goals(experiment2.parsed(["--data", "mnist", *arguments]))
+        own = {"ours_k10_hungarian": ">=0.95", "ours_k30_majority": ">=0.97"}
+        assert goals == own | {f"{method}_k10_hungarian": goal for method, goal in theirs.items()}
+
+
 def test_tasks_are_asked_for_by_method_or_by_method_and_number_of_clusters(experiment2):
     plan, _ = table(experiment2)
     assert experiment2.chosen_of(plan, ["ours", "dec_k30"]) == ["ours_k10", "ours_k30", "dec_k30"]
@@ -490,12 +509,7 @@ def test_ours_leads_by_what_it_is_ahead_of_the_best_rival(experiment2, experimen
 
 @pytest.fixture(scope="module")
 def published(experiment2):
-    path = FOLDER / "paper" / "published.py"
-    spec = importlib.util.spec_from_file_location("published", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published"] = module
-    spec.loader.exec_module(module)
-    return module
+    return experiment2.experiment2_table.published
 
 
 def test_published_numbers_are_reached_within_their_stated_spread(published):

@@ -180,14 +180,14 @@ def run(name: str, task: Task, seed: int, options: argparse.Namespace) -> None:
     check_recipe(folder, recipe)
     if not (folder / "run.json").is_file():
         print(f"training {name}, seed {seed}: {recipe.settings.steps} steps", flush=True)
-        train = load(str(recipe.data), "train")
+        train = load(str(recipe.data), "train", download=options.download)
         ip.train(
             recipe, train, train.shape, folder,
             resume=(folder / CHECKPOINT).is_file(), device=options.device, progress=options.progress,
         )  # fmt: skip
     if measured(folder, task, options) is None:
         print(f"measuring {name}, seed {seed}", flush=True)
-        test = load(str(recipe.data), "test", limit=options.images)
+        test = load(str(recipe.data), "test", download=options.download, limit=options.images)
         with progress_bar(options.progress) as report:
             evaluate(
                 folder, factors=factors_of(task.recipe, test), metrics=task.metrics, images=options.images,
@@ -530,10 +530,12 @@ def ablation_notes(plan: Mapping[str, Task], found: Mapping[str, list[dict[str, 
     return "\n".join(lines)
 
 
+@results_file.plain_errors()
 def main() -> None:
     """Run what is asked for, then gather what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a set of infoplace.data, or a path; the recipes' own if left out")
+    parser.add_argument("--download", action="store_true", help="fetch svhn, cifar10 or mnist if they are not there")
     parser.add_argument("--runs", type=Path, default=Path("runs/experiment1"), help="where the runs go")
     parser.add_argument("--seeds", type=int, default=4, help="seeds of each task")
     parser.add_argument("--sweep-seeds", type=int, default=1, help="seeds of each sweep and ablation")

@@ -286,6 +286,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="street_numbers/full", help="a set of infoplace.data, or a path")
+    parser.add_argument("--download", action="store_true", help="fetch svhn, cifar10 or mnist if they are not there")
     parser.add_argument("--images", type=int, help="training images used, the same for every method; all if left out")
     parser.add_argument(
         "--effort", type=float, help="a factor on every method's epochs or steps; 1: published, or the recipe's"
@@ -326,6 +327,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@results_file.plain_errors()
 def main() -> None:
     """Run what is asked for, then gather what is there."""
     options = parsed()

@@ -228,8 +228,8 @@ def _torchvision_part(name: str, split: str, download: bool, folder: Path) -> Pa
             ) from error
         raise DataError(
             f"{name}: torchvision's files of the {split!r} split are not in {folder}, or damaged, and there is no "
-            f"Parquet in {folder / name}. Type load({name!r}, {split!r}, download=True) to fetch them, or root=... to "
-            "read them from elsewhere."
+            f"Parquet in {folder / name}. Type load({name!r}, {split!r}, download=True) to fetch them (on a command line "
+            "--download), or root=... to read them from elsewhere."
         ) from error
     images = np.asarray(read.data)
     images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
