@@ -518,14 +518,22 @@ def test_published_numbers_are_reached_within_their_stated_spread(published):
 
 
 def test_a_method_that_is_not_measured_again_keeps_its_number(published, monkeypatch, tmp_path):
+    def claim(name, accuracy):
+        context = {"date": "today", "commit": "abc", "seconds": 1, "device": "cpu"}
+        return published.results_file.claim(f"{name}_mnist_hungarian", [accuracy], "fraction", context=context)
+
+    data = ip.data.ImageData(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), {"label": torch.arange(4)})
+    monkeypatch.setattr(published, "load", lambda *_, **__: data)
     monkeypatch.setattr(published.results_file, "FOLDER", tmp_path)
-    assert published.kept(["dec"]) == []
-    claims = [
-        published.results_file.claim(f"{name}_mnist_hungarian", [0.9], "fraction") for name in ("dec", "acol_gar")
-    ]
-    published.results_file.write("published", "python", claims, machine={}, folder=tmp_path)
-    assert published.kept(["dec"]) == claims[1:]
-    assert published.kept(["imsat"]) == claims
+    assert published.measured() == {}
+    for name, accuracy in (("dec", 0.8), ("imsat", 0.9), ("dec", 0.7)):
+        monkeypatch.setattr(published, "measure", lambda name, *_, accuracy=accuracy: claim(name, accuracy))
+        monkeypatch.setattr(sys, "argv", ["published.py", "--only", name])
+        published.main()
+    assert {name: claim["value"] for name, claim in published.measured().items()} == {"dec": 0.7, "imsat": 0.9}
+    notes = json.loads((tmp_path / "published.json").read_text())["notes"]
+    assert "imsat: 98.4 ± 0.4% in Hu et al., 2017 (VAT); here on today" in notes
+    assert "Not measured yet: acol_gar." in notes
 
 
 def test_a_method_is_scored_one_to_one_on_what_it_learned_from(published, monkeypatch):

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +77,21 @@ def measure(name: str, seeds: int, images: torch.Tensor, labels: torch.Tensor, d
     return results_file.claim(f"{name}_mnist_hungarian", scores, "fraction", method.goal, context)
 
 
-def kept(measured: list[str]) -> list[dict[str, Any]]:
-    """The claims that are in the results file of methods that were not measured now."""
+def measured() -> dict[str, dict[str, Any]]:
+    """The claims that are in the results file, by method."""
     path = results_file.FOLDER / f"{NAME}.json"
     claims = json.loads(path.read_text(encoding="utf-8"))["claims"] if path.is_file() else []
-    return [claim for claim in claims if claim["name"].removesuffix("_mnist_hungarian") not in measured]
+    return {claim["name"].removesuffix("_mnist_hungarian"): claim for claim in claims}
 
 
-def notes(claims: list[dict[str, Any]]) -> str:
-    """What stands below the claims."""
-    there = {claim["name"].removesuffix("_mnist_hungarian"): claim["context"] for claim in claims}
+def notes(claims: Mapping[str, dict[str, Any]]) -> str:
+    """What stands below the claims, which come by method."""
     told = [
-        f"{name}: {METHODS[name].stated}% in {METHODS[name].source}; here on {context['date']} at {context['commit']}, "
-        f"{context['seconds']} s on one {context['device']}"
-        for name, context in there.items()
+        f"{name}: {METHODS[name].stated}% in {METHODS[name].source}; here on {claim['context']['date']} at "
+        f"{claim['context']['commit']}, {claim['context']['seconds']} s on one {claim['context']['device']}"
+        for name, claim in claims.items()
     ]
-    absent = [name for name in METHODS if name not in there]
+    absent = [name for name in METHODS if name not in claims]
     return (
         "MNIST, all 70,000 images learned from and scored on, ten clusters, one to one, with the settings and the length of the "
         f"methods' papers. {'. '.join(told)}." + (f" Not measured yet: {', '.join(absent)}." if absent else "")
@@ -112,12 +112,12 @@ def main() -> None:
         parser.error(f"--seeds must be 1 or more; got {options.seeds}")
     parts = [load("mnist", split, download=options.download) for split in ("train", "test")]
     images, labels = torch.cat([p.images for p in parts]), torch.cat([p.factors["label"] for p in parts])
-    claims = kept(options.only) + [
-        measure(name, options.seeds, images, labels, options.device, options.progress) for name in options.only
-    ]
+    claims = measured() | {
+        name: measure(name, options.seeds, images, labels, options.device, options.progress) for name in options.only
+    }
     command = COMMAND + ("" if set(options.only) == set(METHODS) else f" --only {' '.join(options.only)}")
     machine = training.machine(resolve_device(options.device))
-    print(results_file.write(NAME, command, claims, notes(claims), machine=machine))
+    print(results_file.write(NAME, command, list(claims.values()), notes(claims), machine=machine))
 
 
 if __name__ == "__main__":
