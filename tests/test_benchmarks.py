@@ -172,6 +172,8 @@ def test_the_readme_says_what_clustering_measured():
         "infoplace": "ours",
         "the same without the auxiliary observations": "ours_without_auxiliary",
         "IMSAT on HOG features": "imsat_hog",
+        "DEC on HOG features": "dec_hog",
+        "ACOL with GAR": "acol_gar",
         "IMSAT on pixels": "imsat",
         "IMSAT on the pixels of the middle alone": "imsat_middle",
         "k-means on pixels": "kmeans_pixels",
