@@ -521,7 +521,7 @@ def test_published_numbers_are_reached_within_their_stated_spread(published):
 
 def test_a_method_that_is_not_measured_again_keeps_its_number(published, monkeypatch, tmp_path):
     def claim(name, accuracy):
-        context = {"date": "today", "commit": "abc", "seconds": 1, "device": "cpu"}
+        context = {"date": "today", "commit": "abc", "seconds": 1, "device": "cpu", "precision": "highest"}
         return published.results_file.claim(f"{name}_mnist_hungarian", [accuracy], "fraction", context=context)
 
     data = ip.data.ImageData(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), {"label": torch.arange(4)})
@@ -535,6 +535,7 @@ def test_a_method_that_is_not_measured_again_keeps_its_number(published, monkeyp
     assert {name: claim["value"] for name, claim in published.measured().items()} == {"dec": 0.7, "imsat": 0.9}
     notes = json.loads((tmp_path / "published.json").read_text())["notes"]
     assert "imsat: 98.4 ± 0.4% in Hu et al., 2017 (VAT); here on today" in notes
+    assert "`python benchmarks/paper/published.py --only imsat --seeds 1 --precision highest`" in notes
     assert "Not measured yet: acol_gar." in notes
 
 
