@@ -231,7 +231,7 @@ class DEC(TransformerMixin, DeepClusterer):
         device: torch.device,
     ) -> None:
         """Learn weights with which ``restored(batch)`` is near the batch, in half the mean squared error."""
-        optimiser = torch.optim.SGD(weights, lr=self.pretrain_learning_rate, momentum=self.momentum)
+        optimiser = torch.optim.SGD(weights, lr=self.pretrain_learning_rate, momentum=self.momentum, fused=True)
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, self.learning_rate_drop, LEARNING_RATE_FACTOR)
         stream = _forever(len(x), self.batch_size, order)
         epoch, seen, total, started = 1, 0, torch.zeros((), device=device), time.perf_counter()
@@ -251,7 +251,7 @@ class DEC(TransformerMixin, DeepClusterer):
     def _sharpen(self, x: Tensor, network: _Network, order: torch.Generator, device: torch.device) -> None:
         """Learn encoder and centres from targets, until the labels stay as they are."""
         weights = [*network.encoder_parameters(), network.centres]
-        optimiser = torch.optim.SGD(weights, lr=self.learning_rate, momentum=self.momentum)
+        optimiser = torch.optim.SGD(weights, lr=self.learning_rate, momentum=self.momentum, fused=True)
         stream = _forever(len(x), self.batch_size, order)
         assigned = apply_batched(network, x, device)
         self.n_steps_, rounds = 0, math.ceil(self.max_steps / self.update_interval)
@@ -333,6 +333,11 @@ def _log_assignment(codes: Tensor, centres: Tensor) -> Tensor:
     return torch.log_softmax(-torch.log1p(distances), 1)
 
 
+def _dropped(values: Tensor, share: float) -> Tensor:
+    """``F.dropout``, which on a CPU draws its mask at half this speed: most of the time of a narrow layer."""
+    return values * torch.rand_like(values).ge_(share).mul_(1 / (1 - share))
+
+
 def _forever(n: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
     """Batches of one pass after another, each in an order of its own."""
     while True:
@@ -364,8 +369,8 @@ class _Layer(nn.Module):
 
     def restored(self, below: Tensor, dropout: float) -> Tensor:
         """What is made of the values below after a share of them, and of those above, was dropped; never of the code."""
-        above = self.encode(F.dropout(below, dropout))
-        return self.decode(above if self.last else F.dropout(above, dropout))
+        above = self.encode(_dropped(below, dropout))
+        return self.decode(above if self.last else _dropped(above, dropout))
 
 
 class _Network(nn.Module):
