@@ -187,6 +187,14 @@ class TestStreetNumbers:
             torch.set_num_threads(threads)
         assert torch.equal(one.images, two.images)
 
+    def test_the_bytes_do_not_hang_on_the_processor(self) -> None:
+        # Products and sums that are rounded one by one, as NumPy's are, come out alike everywhere; a matrix product's do not.
+        colours = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+        red, green, blue = colours.numpy().T
+        weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        expected = red * weights[0] + green * weights[1] + blue * weights[2]
+        assert np.array_equal(luminance(colours).numpy(), expected)
+
     def test_drawing_leaves_the_global_generator_alone(self) -> None:
         before = torch.get_rng_state()
         street_numbers("test", size=5)
