@@ -66,7 +66,8 @@ PROMISED = {
         for k in (10, 30)
         for score in SCORES
     }
-    | {f"dec_k10_{score}" for score in SCORES},
+    | {f"{row}_{score}" for row in ("dec_k10", "acol_gar_k10", "ours_paper_k10", "ours_paper_k30") for score in SCORES}
+    | {f"dec_hog_k{k}_{score}" for k in (10, 30) for score in SCORES},
     "clustering_street_numbers": {
         f"{method}_k{k}_{score}"
         for method in ("ours", "ours_paper", "imsat", "imsat_hog", "kmeans_pca", "kmeans_z_g")
