@@ -238,7 +238,8 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     redraw_less, view_less = changed(recipe, {}), changed(recipe, {})
     agreement_of(redraw_less)["redraw"] = []
     agreement_of(view_less)["view"] = None
-    alone = changed(recipe, {"objective": dict(bound_of(recipe))})
+    # Without an agreement, none can say which classes the training starts from.
+    alone = changed(recipe, {"objective": dict(bound_of(recipe)), "training.mixture_fit": "kmeans"})
     starts = recipe["training"]["mixture_start"]
     found = {}
     if middle_of(recipe):
@@ -247,11 +248,11 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
         found["start_once"] = ("one start of the classes", changed(recipe, {"training.mixture_start": starts[:1]}))
     return found | {
         "gumbel": ("relaxed draws of the class, temperature 0.4, for the exact sum", changed(recipe, gumbel)),
-        "no_agreement": ("without agreement", alone),
+        "no_agreement": ("without agreement, the classes started by k-means", alone),
         "no_redraw": ("agreement without redraw: changes of pose only", redraw_less),
         "no_view": ("agreement without view: other colours only", view_less),
         "no_start": ("without a start of the classes", changed(recipe, {"training.mixture_start": None})),
-        "no_agreement_no_auxiliary": ("without agreement and without x_hat", without_auxiliary(alone)),
+        "no_agreement_no_auxiliary": ("without agreement, started by k-means, and without x_hat", without_auxiliary(alone)),
     }
 
 
