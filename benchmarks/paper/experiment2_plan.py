@@ -252,7 +252,10 @@ def ablations(recipe: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
         "no_redraw": ("agreement without redraw: changes of pose only", redraw_less),
         "no_view": ("agreement without view: other colours only", view_less),
         "no_start": ("without a start of the classes", changed(recipe, {"training.mixture_start": None})),
-        "no_agreement_no_auxiliary": ("without agreement, started by k-means, and without x_hat", without_auxiliary(alone)),
+        "no_agreement_no_auxiliary": (
+            "without agreement, started by k-means, and without x_hat",
+            without_auxiliary(alone),
+        ),
     }
 
 
