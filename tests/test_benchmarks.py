@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import importlib.util
 import json
@@ -373,16 +372,14 @@ def test_table_1_has_every_method_with_both_numbers_of_clusters(experiment2):
     assert {name for name, task in swept.items() if task.change} == set(swept) - set(plan)
 
 
-def test_every_change_of_ours_can_be_trained(experiment2, monkeypatch, tmp_path):
+def test_every_change_of_ours_can_be_trained(experiment1, experiment2, monkeypatch, tmp_path):
     monkeypatch.setattr("infoplace.training.start_mixture", lambda pair, *_, **__: None)
     swept, _ = table(experiment2, "--sweep", "--effort", "1e-6")
     data = ip.data.load("street_numbers/easy", "train", size=64)
     ablations = {name: task for name, task in swept.items() if name.startswith("ablation_")}
     assert len(ablations) == 9
     for name, task in ablations.items():
-        spec = copy.deepcopy(task.recipe)
-        spec["training"]["batch_size"], spec["factors"] = 4, {}
-        recipe = ip.Recipe.from_dict(spec)
+        recipe = ip.Recipe.from_dict(experiment1.changed(task.recipe, {"training.batch_size": 4, "factors": {}}))
         assert recipe.settings.steps == 1
         ip.train(recipe, data, data.shape, tmp_path / name, progress=False)
         assert json.loads((tmp_path / name / "run.json").read_text())["steps"] == 1

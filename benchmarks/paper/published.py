@@ -2,7 +2,7 @@
 
 python benchmarks/paper/published.py                  # all of them: hours on a GPU, days on a CPU
 python benchmarks/paper/published.py --only imsat     # one; the others' numbers stay as they are in the results file
-python benchmarks/paper/published.py --precision medium   # bfloat16 products, where a processor has them: DEC in a quarter less
+python benchmarks/paper/published.py --precision medium   # bfloat16 products, where a processor has them
 
 As in the papers, a method learns from all 70,000 images, ten clusters, and is scored on the same ones, one cluster a digit.
 """

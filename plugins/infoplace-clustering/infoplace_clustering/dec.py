@@ -334,7 +334,7 @@ def _log_assignment(codes: Tensor, centres: Tensor) -> Tensor:
 
 
 def _dropped(values: Tensor, share: float) -> Tensor:
-    """``F.dropout``, which on a CPU draws its mask at half this speed: most of the time of a narrow layer."""
+    """``F.dropout``, which on a CPU draws its mask at half this speed."""
     return values * torch.rand_like(values).ge_(share).mul_(1 / (1 - share))
 
 
